@@ -1,0 +1,21 @@
+// Package authflow turns a person into a [sshgate.Identity].
+//
+// Make an [OIDC] with [NewOIDC]; it does no network, so that a gateway starts
+// while its provider is down. [OIDC.StartDevice] begins a device login (RFC
+// 8628) and returns what to show; [DeviceLogin.Wait] polls until the provider
+// has an answer and checks the ID token. [Pending] lets connections that belong
+// together share one login:
+//
+//	provider, err := authflow.NewOIDC(cfg)
+//	logins := authflow.NewPending(func(ctx context.Context) (authflow.Login, error) {
+//		return provider.StartDevice(ctx)
+//	}, 1000)
+//	defer logins.Close()
+//	ticket, err := logins.Join(ctx, keyFingerprint)
+//
+// What goes wrong comes back as a [*Failure], which has a sentence for the user
+// and a cause for the log.
+//
+// The package knows nothing of SSH, keeps no state on disk and decides nothing
+// about access: who may go where is the policy's question.
+package authflow
