@@ -19,7 +19,7 @@ func NewRequestID() RequestID { return RequestID("r-" + randomID()) }
 // NewConnectionID returns a fresh random identifier, such as "c-5k2m9q4xha".
 func NewConnectionID() ConnectionID { return ConnectionID("c-" + randomID()) }
 
-// idAlphabet leaves out what people misread aloud or on paper: 0, 1, l, o.
+// idEncoding leaves out what people misread aloud or on paper: 0, 1, l, o.
 var idEncoding = base32.NewEncoding("23456789abcdefghijkmnpqrstuvwxyz").WithPadding(base32.NoPadding)
 
 // randomID returns 50 random bits as ten characters.

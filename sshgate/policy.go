@@ -1,7 +1,10 @@
 package sshgate
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -25,7 +28,9 @@ const (
 	Deny  Action = "deny"
 )
 
-// Request is one question to the policy.
+// Request is one question to the policy. Identity needs an issuer and a
+// subject, Target an origin, and Time must be set: the policy denies a request
+// that lacks any of them.
 type Request struct {
 	Identity   Identity
 	Target     Target
@@ -40,11 +45,14 @@ type Decision struct {
 	// Application and Rule name what decided; empty where nothing matched.
 	Application string
 	Rule        string
+	// Expired is set, with Allowed false, when a rule would allow the request
+	// but the sign-in has reached SessionDuration: ask for a new sign-in.
+	Expired bool
 	// Login is the account to use at the origin: the one asked for, or the
-	// rule's default where none was.
+	// rule's default where none was. Empty unless Allowed or Expired.
 	Login Login
 	// SessionDuration is how long a sign-in is good for under this rule,
-	// counted from Identity.SignedInAt.
+	// counted from Identity.SignedInAt. Zero unless Allowed or Expired.
 	SessionDuration time.Duration
 	// Reason is a sentence for the log, never for the client.
 	Reason string
@@ -56,7 +64,11 @@ type Decision struct {
 // name before a wildcard, a longer wildcard before a shorter one. In it, a deny
 // rule that matches wins over every allow rule, wherever it stands; otherwise
 // the first allow rule that matches and permits the login decides. So no order
-// of rules, and no further deny, ever widens access.
+// of rules, and no further deny, ever widens access: the order only picks the
+// default login and the session duration where several rules allow.
+//
+// A Policy is read only once it is in use, so goroutines may share it. The zero
+// Policy denies everything.
 type Policy struct {
 	Applications []Application
 	// SessionDuration holds for applications and rules that set none. Zero
@@ -68,7 +80,8 @@ type Policy struct {
 // is said.
 const DefaultSessionDuration = 12 * time.Hour
 
-// Application is a set of origins under the same rules.
+// Application is a set of origins under the same rules. Where two have the same
+// host pattern, which Validate refuses, the first one answers.
 type Application struct {
 	Name            string
 	Hosts           []HostPattern
@@ -78,13 +91,138 @@ type Application struct {
 
 // Rule allows or denies. It matches when any selector of Include matches, every
 // selector of Require does, and none of Exclude does. An empty Include matches
-// nobody.
+// nobody. An action that is neither Allow nor Deny denies.
 type Rule struct {
 	Name            string
 	Action          Action
 	Include         []Selector
 	Require         []Selector
 	Exclude         []Selector
-	Logins          []LoginTemplate // allow rules only; the first is the default
+	Logins          []LoginTemplate // allow rules only; the first that yields a login is the default
 	SessionDuration time.Duration   // zero: the application's
+}
+
+// Decide answers the request. It is pure: the same request gets the same answer
+// from the same policy.
+//
+// A sign-in is good from Identity.SignedInAt until SessionDuration later, that
+// moment excluded. After it, what a rule would allow is Expired instead.
+func (p *Policy) Decide(req Request) Decision {
+	if reason := req.incomplete(); reason != "" {
+		return Decision{Reason: reason}
+	}
+	app := p.application(req.Target.Origin)
+	if app == nil {
+		return Decision{Reason: fmt.Sprintf("no application has origin %s", req.Target.Origin)}
+	}
+	for _, rule := range app.Rules {
+		if rule.Action != Allow && rule.matches(req) {
+			return Decision{
+				Application: app.Name,
+				Rule:        rule.Name,
+				Reason:      fmt.Sprintf("rule %q denies %q", rule.Name, req.Identity),
+			}
+		}
+	}
+	reason := fmt.Sprintf("no rule of application %q allows %q", app.Name, req.Identity)
+	for _, rule := range app.Rules {
+		if rule.Action != Allow || !rule.matches(req) {
+			continue
+		}
+		login, ok := rule.login(req)
+		if !ok {
+			reason = loginReason(app, req.Target.Login)
+			continue
+		}
+		return p.allow(req, app, rule, login)
+	}
+	return Decision{Application: app.Name, Reason: reason}
+}
+
+// allow returns the decision of the allow rule, which matches and permits the
+// login.
+func (p *Policy) allow(req Request, app *Application, rule Rule, login Login) Decision {
+	d := Decision{
+		Allowed:         true,
+		Application:     app.Name,
+		Rule:            rule.Name,
+		Login:           login,
+		SessionDuration: cmp.Or(rule.SessionDuration, app.SessionDuration, p.SessionDuration, DefaultSessionDuration),
+		Reason:          fmt.Sprintf("rule %q allows %q as %s", rule.Name, req.Identity, login),
+	}
+	if req.Time.Sub(req.Identity.SignedInAt) >= d.SessionDuration {
+		d.Allowed, d.Expired = false, true
+		d.Reason = fmt.Sprintf("the sign-in of %q is older than the session duration of %v", req.Identity, d.SessionDuration)
+	}
+	return d
+}
+
+// application returns the application that answers for the origin, or nil.
+func (p *Policy) application(origin OriginName) *Application {
+	var best *Application
+	specificity := -1
+	for i := range p.Applications {
+		for _, host := range p.Applications[i].Hosts {
+			if host.Match(origin) && host.Specificity() > specificity {
+				best, specificity = &p.Applications[i], host.Specificity()
+			}
+		}
+	}
+	return best
+}
+
+// incomplete says what keeps the request from being decided. A name that is not
+// in its normal form would slip past the pattern meant for it.
+func (r Request) incomplete() string {
+	if r.Identity.Issuer == "" || r.Identity.Subject == "" {
+		return "the request is nobody's: its identity has no issuer or no subject"
+	}
+	if r.Time.IsZero() {
+		return "the request has no time"
+	}
+	if name, err := ParseOriginName(string(r.Target.Origin)); err != nil {
+		return fmt.Sprintf("the request names no origin: %v", err)
+	} else if name != r.Target.Origin {
+		return fmt.Sprintf("the request's origin %q is not in normal form", r.Target.Origin)
+	}
+	return ""
+}
+
+func (r Rule) matches(req Request) bool {
+	return anyMatches(r.Include, req) && allMatch(r.Require, req) && !anyMatches(r.Exclude, req)
+}
+
+func anyMatches(selectors []Selector, req Request) bool {
+	return slices.ContainsFunc(selectors, func(s Selector) bool { return s.Matches(req) })
+}
+
+func allMatch(selectors []Selector, req Request) bool {
+	return !slices.ContainsFunc(selectors, func(s Selector) bool { return !s.Matches(req) })
+}
+
+// login returns the account that the rule gives to the request, if any: the one
+// that it asks for where a template permits it, the first that a template
+// yields where it asks for none.
+func (r Rule) login(req Request) (Login, bool) {
+	want := req.Target.Login
+	for _, template := range r.Logins {
+		if template.Any() {
+			if want != "" {
+				return want, true
+			}
+			continue
+		}
+		login, err := template.Expand(req.Identity)
+		if err == nil && (want == "" || want == login) {
+			return login, true
+		}
+	}
+	return "", false
+}
+
+func loginReason(app *Application, want Login) string {
+	if want == "" {
+		return fmt.Sprintf("the request names no login and no rule of application %q has a default for it", app.Name)
+	}
+	return fmt.Sprintf("no rule of application %q permits login %q", app.Name, want)
 }

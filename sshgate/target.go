@@ -85,7 +85,7 @@ func (t Target) String() string {
 // ParseOriginName normalises the name of an origin: lower case, without the
 // trailing dot of a fully qualified name.
 func ParseOriginName(s string) (OriginName, error) {
-	name := strings.ToLower(strings.TrimSuffix(s, "."))
+	name := strings.TrimSuffix(s, ".")
 	if name == "" {
 		return "", errors.New("the origin's name is empty")
 	}
@@ -107,23 +107,27 @@ func ParseOriginName(s string) (OriginName, error) {
 			}
 		}
 	}
-	return OriginName(name), nil
+	// Only now: lowering first would turn the Kelvin sign into a plain k.
+	return OriginName(strings.ToLower(name)), nil
 }
 
 // ParseLogin checks the name of an account. Any printable ASCII but the
 // characters that a shell, a path or an e-mail header would take as more than
-// a name is allowed; the origin's own rules come on top.
+// a name is allowed; the origin's own rules come on top. A colon is not: sshd
+// cuts the name there, so root:x would be a way to say root.
 func ParseLogin(s string) (Login, error) {
 	switch {
 	case s == "":
 		return "", errors.New("the login is empty")
 	case len(s) > maxLogin:
 		return "", fmt.Errorf("the login is longer than %d bytes", maxLogin)
-	case s[0] == '-':
-		return "", errors.New("the login begins with a hyphen")
+	case s[0] == '-' || s[0] == '~':
+		return "", fmt.Errorf("the login begins with %q", s[:1])
+	case s == "." || s == "..":
+		return "", fmt.Errorf("the login %q is a directory", s)
 	}
 	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c > '~' || strings.IndexByte("\"'`$&;|<>()[]{}*?!#/\\,", c) >= 0 {
+		if c := s[i]; c <= ' ' || c > '~' || strings.IndexByte("\"'`$&;|<>()[]{}*?!#/\\,:", c) >= 0 {
 			return "", fmt.Errorf("the login %q has a character that is not allowed in account names", s)
 		}
 	}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/sshgate"
+)
+
+// The files of a connector, beside its configuration.
+const (
+	connectorCertFile = "connector.crt"
+	connectorKeyFile  = "connector.key"
+	gatewayCAFile     = "gateway-ca.crt"
+)
+
+func newConnectorCert() *cobra.Command {
+	var cfgFlag configFlag
+	var name, out string
+	var hostnames []string
+	var days int
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "connector-cert",
+		Short: "Issue a connector's certificate",
+		Long: `Issue the certificate with which a connector publishes origins. It names the
+hostnames that the connector may publish; others are refused. Three files are
+written to --out, for the directory of the connector's configuration:
+
+  connector.crt    the certificate
+  connector.key    its private key, for its owner alone
+  gateway-ca.crt   the authority that signs the gateway's own certificate,
+                   for gateway_ca_file, unless tunnel.certificate_file is set`,
+		Example: `  sshgated connector-cert --name rack1 --hostname web1.example.com --out rack1
+  sshgated connector-cert --name lab --hostname '*.lab.example.com' --out lab`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if days < 1 || days > 3650 {
+				return usageError{fmt.Errorf("--days is %d; give from 1 to 3650", days)}
+			}
+			names, err := parseHostnames(hostnames)
+			if err != nil {
+				return usageError{err}
+			}
+			cfg, err := cfgFlag.load()
+			if err != nil {
+				return err
+			}
+			ca, err := connector.OpenCA(tunnelCADir(cfg), time.Now)
+			if err != nil {
+				return err
+			}
+			if err := writeConnectorCert(ca, name, names, time.Duration(days)*24*time.Hour, out, force); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "issued a certificate for connector %s, good for %d days, that may publish %s\nfiles in %s: %s, %s, %s\n",
+				name, days, strings.Join(names, ", "), out, connectorCertFile, connectorKeyFile, gatewayCAFile)
+			return err
+		},
+	}
+	cfgFlag.add(cmd)
+	cmd.Flags().StringVar(&name, "name", "", "what the connector is called in logs and events (required)")
+	cmd.Flags().StringArrayVar(&hostnames, "hostname", nil, "a name that it may publish, or a wildcard such as '*.lab.example.com' (required, repeatable)")
+	cmd.Flags().StringVarP(&out, "out", "o", ".", "`DIRECTORY` for the files, made if it does not exist")
+	cmd.Flags().IntVar(&days, "days", 365, "how long the certificate is good for")
+	cmd.Flags().BoolVar(&force, "force", false, "replace files that exist")
+	_ = cmd.MarkFlagRequired("name")
+	_ = cmd.MarkFlagRequired("hostname")
+	_ = cmd.MarkFlagDirname("out")
+	return cmd
+}
+
+// parseHostnames checks what a connector shall be allowed to publish.
+func parseHostnames(hostnames []string) ([]string, error) {
+	var names []string
+	for _, hostname := range hostnames {
+		base, wildcard := strings.CutPrefix(hostname, "*.")
+		name, err := sshgate.ParseOriginName(base)
+		if err != nil {
+			return nil, fmt.Errorf("--hostname %q: %w", hostname, err)
+		}
+		if wildcard {
+			names = append(names, "*."+string(name))
+		} else {
+			names = append(names, string(name))
+		}
+	}
+	return names, nil
+}
+
+// writeConnectorCert issues a certificate and writes a connector's three files.
+func writeConnectorCert(ca *connector.CA, name string, hostnames []string, validity time.Duration, dir string, force bool) error {
+	certPEM, keyPEM, err := ca.IssueConnector(name, hostnames, validity)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	files := []struct {
+		name string
+		data []byte
+		mode fs.FileMode
+	}{
+		{connectorKeyFile, keyPEM, 0o600},
+		{connectorCertFile, certPEM, 0o644},
+		{gatewayCAFile, ca.CertPEM(), 0o644},
+	}
+	if !force {
+		for _, f := range files {
+			if _, err := os.Lstat(filepath.Join(dir, f.name)); !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s exists; give --force to replace it", filepath.Join(dir, f.name))
+			}
+		}
+	}
+	for _, f := range files {
+		if err := writeFile(filepath.Join(dir, f.name), f.data, f.mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFile puts the file in place whole, with that mode from the start.
+func writeFile(path string, data []byte, mode fs.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Chmod(mode)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return os.Rename(tmp.Name(), path)
+}

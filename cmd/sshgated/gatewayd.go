@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sshgate/sshgate/authflow"
+	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/audit"
+	"github.com/sshgate/sshgate/sshgate/gateway"
+	"github.com/sshgate/sshgate/sshgate/store"
+	"github.com/sshgate/sshgate/sshgate/web"
+	gossh "golang.org/x/crypto/ssh"
+)
+
+const (
+	cleanupInterval = 10 * time.Minute // between removals of expired sign-ins
+	closeTimeout    = 5 * time.Second  // for what has no grace of its own
+)
+
+// gatewayd is the whole gateway, wired together from its configuration.
+type gatewayd struct {
+	cfg *config.Gateway
+	log *slog.Logger
+
+	hostKeys []gossh.Signer
+	userCA   *gateway.UserCA
+	tunnelCA *connector.CA
+
+	store   *store.SQLite
+	events  *audit.Log
+	metrics *web.Metrics
+	oidc    *authflow.OIDC
+	pending *authflow.Pending
+	hub     *connector.Hub
+	ssh     *gateway.Server
+	tls     *web.Server
+
+	sshListener, tunnelListener, metricsListener net.Listener
+}
+
+// newGatewayd builds the gateway; nothing runs or listens yet. Close it if it
+// is not run.
+func newGatewayd(ctx context.Context, cfg *config.Gateway, log *slog.Logger) (*gatewayd, error) {
+	g := &gatewayd{cfg: cfg, log: log}
+	if err := g.openState(ctx); err != nil {
+		g.close()
+		return nil, err
+	}
+	if err := g.wire(); err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// openState opens the keys and the database in data_dir, making what is missing.
+func (g *gatewayd) openState(ctx context.Context) (err error) {
+	if err := os.MkdirAll(g.cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	if g.hostKeys, err = gateway.OpenHostKeys(hostKeyDir(g.cfg)); err != nil {
+		return err
+	}
+	if g.userCA, err = gateway.OpenUserCA(userCADir(g.cfg)); err != nil {
+		return err
+	}
+	if g.tunnelCA, err = connector.OpenCA(tunnelCADir(g.cfg), time.Now); err != nil {
+		return err
+	}
+	g.store, err = store.OpenSQLite(ctx, databaseFile(g.cfg), time.Now)
+	return err
+}
+
+// wire joins the parts.
+func (g *gatewayd) wire() (err error) {
+	g.metrics = web.NewMetrics(web.MetricsConfig{Version: programVersion(), Log: g.log, Gauges: web.Gauges{
+		Tunnels:       func() int { return g.hub.Stats().Tunnels },
+		Streams:       func() int { return g.hub.Stats().Streams },
+		Connections:   func() int { return g.ssh.Stats().Connections },
+		PendingLogins: func() int { return g.pending.Waiting() },
+		AuditFailures: func() uint64 { return g.events.Failures() },
+	}})
+	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(g.log), g.metrics)
+
+	g.oidc, err = authflow.NewOIDC(authflow.OIDCConfig{
+		Issuer:       g.cfg.SignIn.Issuer,
+		ClientID:     g.cfg.SignIn.ClientID,
+		ClientSecret: g.cfg.SignIn.ClientSecret.Reveal(),
+		Scopes:       g.cfg.SignIn.Scopes,
+		GroupsClaim:  string(g.cfg.SignIn.GroupsClaim),
+		Log:          g.log,
+	})
+	if err != nil {
+		return fmt.Errorf("sign_in: %w", err)
+	}
+	g.pending = authflow.NewPending(func(ctx context.Context) (authflow.Login, error) {
+		return g.oidc.StartDevice(ctx)
+	}, g.cfg.SignIn.MaxPending)
+
+	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
+	g.hub = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Events: g.events.Record, Log: g.log})
+
+	if g.ssh, err = g.newSSH(); err != nil {
+		return err
+	}
+	g.tls, err = g.newTLS()
+	return err
+}
+
+func (g *gatewayd) newSSH() (*gateway.Server, error) {
+	origins, err := originAuth(g.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return gateway.New(gateway.Config{
+		HostKeys:           g.hostKeys,
+		Policy:             g.cfg.Policy,
+		SignIns:            g.pending,
+		Logins:             g.store,
+		Tunnel:             g.hub,
+		HostPins:           g.store,
+		CA:                 g.userCA,
+		Events:             g.events,
+		Origins:            origins,
+		Advertise:          g.cfg.SSH.Advertise,
+		LoginTimeout:       g.cfg.SSH.LoginTimeout,
+		HandshakeTimeout:   g.cfg.SSH.HandshakeTimeout,
+		MaxConnections:     g.cfg.SSH.MaxConnections,
+		MaxUnauthenticated: g.cfg.SSH.MaxUnauthenticated,
+		MaxAuthTries:       g.cfg.SSH.MaxAuthTries,
+		MaxChannels:        g.cfg.SSH.MaxChannels,
+		Log:                g.log,
+	})
+}
+
+// originAuth reads the key files that the configuration names and returns how
+// to sign in at each origin.
+func originAuth(cfg *config.Gateway) (func(sshgate.OriginName) gateway.OriginAuth, error) {
+	keys := make(map[string]gossh.Signer)
+	for _, origin := range cfg.Origins {
+		if origin.KeyFile == "" {
+			continue
+		}
+		data, err := os.ReadFile(origin.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("origins: %s: %w", origin.Name, err)
+		}
+		if keys[origin.KeyFile], err = gossh.ParsePrivateKey(data); err != nil {
+			return nil, fmt.Errorf("origins: %s: reading the private key %s: %w", origin.Name, origin.KeyFile, err)
+		}
+	}
+	return func(name sshgate.OriginName) gateway.OriginAuth {
+		origin := cfg.Origin(name)
+		switch origin.Auth {
+		case config.AuthAgent:
+			return gateway.OriginAuth{Method: gateway.AgentAuth}
+		case config.AuthKey:
+			return gateway.OriginAuth{Method: gateway.KeyAuth, Key: keys[origin.KeyFile]}
+		}
+		return gateway.OriginAuth{Method: gateway.CertificateAuth, CertificateTTL: origin.CertificateTTL}
+	}, nil
+}
+
+func (g *gatewayd) newTLS() (*web.Server, error) {
+	var certificate tls.Certificate
+	var err error
+	if g.cfg.Tunnel.CertificateFile != "" {
+		certificate, err = tls.LoadX509KeyPair(g.cfg.Tunnel.CertificateFile, g.cfg.Tunnel.KeyFile)
+	} else {
+		certificate, err = g.tunnelCA.IssueServer([]string{g.cfg.Hostname})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
+	}
+	return web.NewServer(web.ServerConfig{
+		TLS:    connector.ServerTLS(g.tunnelCA, certificate),
+		Tunnel: func(ctx context.Context, conn *tls.Conn) error { return g.hub.Serve(ctx, conn) },
+		Log:    g.log,
+	})
+}
+
+// listen opens the three ports, except those that are open already.
+func (g *gatewayd) listen() (err error) {
+	for _, port := range []struct {
+		field, address string
+		listener       *net.Listener
+	}{
+		{"ssh.listen", g.cfg.SSH.Listen, &g.sshListener},
+		{"tunnel.listen", g.cfg.Tunnel.Listen, &g.tunnelListener},
+		{"metrics.listen", g.cfg.Metrics.Listen, &g.metricsListener},
+	} {
+		if port.address == "" || *port.listener != nil {
+			continue
+		}
+		if *port.listener, err = net.Listen("tcp", port.address); err != nil {
+			return listenerError(port.field, port.address, err)
+		}
+	}
+	return nil
+}
+
+// run serves until ctx is done or a part fails, then drains and closes. It calls
+// stopping when the drain begins.
+func (g *gatewayd) run(ctx context.Context, stopping func()) error {
+	defer g.close()
+	serving, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	// What running sessions need goes on while they drain.
+	lasting, stopLasting := context.WithCancel(context.WithoutCancel(ctx))
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer stopLasting()
+
+	parts.Go(func() { stop(ignoreClosed(g.ssh.Serve(g.sshListener))) })
+	parts.Go(func() { stop(g.tls.Serve(lasting, g.tunnelListener)) })
+	if g.metricsListener != nil {
+		admin := web.NewAdmin(web.AdminConfig{Checks: g.checks(serving), Metrics: g.metrics.Handler()})
+		parts.Go(func() { stop(web.ServeAdmin(lasting, g.metricsListener, admin)) })
+	}
+	parts.Go(func() { g.cleanUp(lasting) })
+
+	<-serving.Done()
+	stopping()
+	g.drain()
+	if ctx.Err() != nil {
+		return nil // asked to end
+	}
+	return context.Cause(serving)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, gateway.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// drain lets running sessions end by themselves for a while.
+func (g *gatewayd) drain() {
+	stats := g.ssh.Stats()
+	g.log.Info("draining", "connections", stats.Connections, "channels", stats.Channels, "timeout", g.cfg.SSH.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.SSH.DrainTimeout)
+	defer cancel()
+	if err := g.ssh.Shutdown(ctx); err != nil {
+		g.log.Warn("sessions were cut off at the end of the drain", "err", err)
+	}
+}
+
+// checks are what /readyz asks.
+func (g *gatewayd) checks(serving context.Context) []web.Check {
+	return []web.Check{
+		{Name: "serving", Probe: func(context.Context) error {
+			if serving.Err() != nil {
+				return errors.New("the gateway is shutting down")
+			}
+			return nil
+		}},
+		{Name: "store", Probe: g.store.Ping},
+		{Name: "sign_in", Probe: g.oidc.Ready},
+	}
+}
+
+// cleanUp removes expired sign-ins now and then.
+func (g *gatewayd) cleanUp(ctx context.Context) {
+	tick := time.NewTicker(cleanupInterval)
+	defer tick.Stop()
+	for {
+		if n, err := g.store.DeleteExpired(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			g.log.Error("expired sign-ins could not be removed", "err", err)
+		} else if n > 0 {
+			g.log.Info("removed expired sign-ins", "count", n)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close ends what is left, in the order of who uses whom.
+func (g *gatewayd) close() {
+	for _, l := range []net.Listener{g.sshListener, g.tunnelListener, g.metricsListener} {
+		if l != nil {
+			l.Close()
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if g.hub != nil {
+		g.hub.Close()
+	}
+	if g.tls != nil {
+		if err := g.tls.Shutdown(ctx); err != nil {
+			g.log.Warn("closing the tunnel port", "err", err)
+		}
+	}
+	if g.pending != nil {
+		g.pending.Close()
+	}
+	if g.events != nil {
+		if err := g.events.Close(ctx); err != nil {
+			g.log.Error("closing the audit log", "err", err)
+		}
+	}
+	if g.store != nil {
+		if err := g.store.Close(); err != nil {
+			g.log.Error("closing the database", "err", err)
+		}
+	}
+}

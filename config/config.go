@@ -1,0 +1,110 @@
+// Package config reads the YAML files of the two programs: Gateway is that of
+// sshgated, Connector that of `sshgate connector`. Call LoadGateway or
+// LoadConnector; the files that ship are ExampleGateway and ExampleConnector.
+//
+// Reading is strict. A key that is unknown or set twice is an error, and so is
+// a value that is out of range or names a file that can't be used. Everything
+// that is wrong is reported at once, with line and column. Secrets stand in
+// files or the environment, never in the YAML.
+package config
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// ExampleGateway is the commented configuration of sshgated that ships.
+//
+//go:embed example.gateway.yaml
+var ExampleGateway string
+
+// ExampleConnector is the commented configuration of the connector that ships.
+//
+//go:embed example.connector.yaml
+var ExampleConnector string
+
+// maxFile is the largest configuration that is read, in bytes.
+const maxFile = 1 << 20
+
+// LoadGateway reads the configuration of sshgated. Relative paths in it start
+// at its own directory. The environment is read through env, which is os.Getenv
+// in a program; nil is an empty environment.
+//
+// What is wrong with the content is reported as an *Error.
+func LoadGateway(path string, env func(string) string) (*Gateway, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGateway(data, path, env)
+}
+
+// LoadConnector reads the configuration of the connector, as LoadGateway does
+// that of sshgated.
+func LoadConnector(path string, env func(string) string) (*Connector, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConnector(data, path, env)
+}
+
+// read returns the file, or a little more than maxFile bytes of it, which
+// parsing then refuses.
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no configuration %s; name the file or create it from the example: %w", path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return data, nil
+}
+
+// Secret is a value that is neither printed nor logged: every formatting of it
+// yields the same placeholder. Reveal returns the value.
+type Secret struct {
+	value string
+}
+
+const redacted = "(secret)"
+
+// Reveal returns the secret itself.
+func (s Secret) Reveal() string { return s.value }
+
+// String returns a placeholder.
+func (s Secret) String() string { return redacted }
+
+// Format writes the placeholder for every verb, those included that would
+// otherwise look into the struct.
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+
+// MarshalText returns the placeholder to encoders, slog's among them.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// parse hands the root of the document to decode and returns what either found
+// wrong. It is the part that the two kinds of configuration share.
+func parse(data []byte, file string, env func(string) string, decode func(cursor)) error {
+	dir, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		return fmt.Errorf("finding the configuration's directory: %w", err)
+	}
+	if env == nil {
+		env = func(string) string { return "" }
+	}
+	doc := newDocument(file, dir, env)
+	if root, ok := doc.root(data); ok {
+		decode(root)
+	}
+	return doc.err()
+}

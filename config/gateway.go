@@ -1,0 +1,322 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/sshgate/sshgate/sshgate"
+)
+
+// Gateway is the configuration of sshgated.
+type Gateway struct {
+	// Hostname is the name that people and connectors use. Required.
+	Hostname string
+	// DataDir is the directory of keys, CA and database, absolute here.
+	// Required; it need not exist.
+	DataDir string
+	SSH     SSH
+	Tunnel  Tunnel
+	Metrics Metrics
+	SignIn  SignIn
+	// Origins says how the gateway signs in at origins; see Origin, the method.
+	Origins []Origin
+
+	policy sshgate.Policy
+}
+
+// SSH is the port for people.
+type SSH struct {
+	// Listen is HOST:PORT. Default ":22".
+	Listen string
+	// Advertise is the HOST:PORT that banners and printed commands show. Default
+	// the hostname with the port of Listen.
+	Advertise string
+	// LoginTimeout limits the whole authentication, the sign-in in the browser
+	// included. Default 10m, from 1m to 1h.
+	LoginTimeout time.Duration
+	// HandshakeTimeout limits what comes before the authentication. Default 20s,
+	// from 1s to 5m.
+	HandshakeTimeout time.Duration
+	// MaxConnections limits all connections. Default 4096.
+	MaxConnections int
+	// MaxUnauthenticated limits those that have not signed in yet. Default 256.
+	MaxUnauthenticated int
+	// MaxAuthTries limits the attempts of one connection, of which each key that
+	// an agent offers is one. Default 20.
+	MaxAuthTries int
+	// MaxChannels limits the open channels of one connection. Default 64.
+	MaxChannels int
+	// DrainTimeout is how long running sessions may go on after SIGTERM. Default
+	// 30s, up to 1d; 0s ends them at once.
+	DrainTimeout time.Duration
+}
+
+// Tunnel is the TLS port that connectors and helpers dial.
+type Tunnel struct {
+	// Listen is HOST:PORT. Default ":443".
+	Listen string
+	// CertificateFile and KeyFile are PEM files, absolute here. Both are empty
+	// by default: then the gateway's own CA signs a certificate for Hostname.
+	CertificateFile string
+	KeyFile         string
+}
+
+// Metrics is the port for monitoring: /healthz, /readyz and /metrics.
+type Metrics struct {
+	// Listen is HOST:PORT. Default 127.0.0.1:9090. Empty when the file says off.
+	Listen string
+}
+
+// SignIn is the OpenID Connect provider.
+type SignIn struct {
+	// Issuer is the provider's issuer URL, exactly as the provider writes it:
+	// https, or http on a loopback host. Required.
+	Issuer string
+	// ClientID is what the provider calls the gateway. Required.
+	ClientID string
+	// ClientSecret is the content of client_secret_file or of the variable that
+	// client_secret_env names. Empty for a public client.
+	ClientSecret Secret
+	// Scopes are those to ask for; openid is always the first. Default openid,
+	// email, profile.
+	Scopes []string
+	// GroupsClaim names the claim that holds the groups. Default groups.
+	GroupsClaim sshgate.ClaimPath
+	// MaxPending limits the sign-ins that wait at once. Default 1000.
+	MaxPending int
+}
+
+// OriginAuth is a way of signing in at an origin.
+type OriginAuth string
+
+// The ways of signing in at an origin.
+const (
+	AuthCA    OriginAuth = "ca"    // a short certificate of the gateway's user CA
+	AuthAgent OriginAuth = "agent" // the agent that the client forwards
+	AuthKey   OriginAuth = "key"   // a private key in a file
+)
+
+// Origin says how the gateway signs in at the origins that Name stands for.
+type Origin struct {
+	Name sshgate.HostPattern
+	// Auth is AuthCA by default.
+	Auth OriginAuth
+	// KeyFile is the private key for AuthKey, absolute here, otherwise empty.
+	KeyFile string
+	// CertificateTTL is how long a certificate of AuthCA is valid. Default 5m,
+	// from 1m to 1d. Zero for other ways.
+	CertificateTTL time.Duration
+}
+
+const defaultCertificateTTL = 5 * time.Minute
+
+// Policy returns the access policy, which has been validated. It is shared:
+// do not change it.
+func (g *Gateway) Policy() *sshgate.Policy { return &g.policy }
+
+// Origin returns how to sign in at the origin: the entry of Origins with the
+// most specific name that matches, or AuthCA with its defaults.
+func (g *Gateway) Origin(name sshgate.OriginName) Origin {
+	best := Origin{Auth: AuthCA, CertificateTTL: defaultCertificateTTL}
+	specificity := -1
+	for _, o := range g.Origins {
+		if o.Name.Match(name) && o.Name.Specificity() > specificity {
+			best, specificity = o, o.Name.Specificity()
+		}
+	}
+	return best
+}
+
+// ParseGateway reads the configuration of sshgated from memory. The name of the
+// file is for messages and says where relative paths start; see LoadGateway.
+func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, error) {
+	g := &Gateway{
+		SSH: SSH{
+			Listen: ":22", LoginTimeout: 10 * time.Minute, HandshakeTimeout: 20 * time.Second,
+			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 64,
+			DrainTimeout: 30 * time.Second,
+		},
+		Tunnel:  Tunnel{Listen: ":443"},
+		Metrics: Metrics{Listen: "127.0.0.1:9090"},
+		SignIn: SignIn{
+			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
+		},
+	}
+	if err := parse(data, file, env, g.decode); err != nil {
+		return nil, err
+	}
+	if g.SSH.Advertise == "" {
+		_, port, _ := net.SplitHostPort(g.SSH.Listen) // parsed before
+		g.SSH.Advertise = net.JoinHostPort(g.Hostname, port)
+	}
+	return g, nil
+}
+
+func (g *Gateway) decode(c cursor) {
+	c.object(schema{
+		"hostname": parsed(&g.Hostname, hostname, "expected the gateway's name, as in gate.example.com"),
+		"data_dir": directory(&g.DataDir),
+		"ssh":      g.SSH.decode,
+		"tunnel":   g.Tunnel.decode,
+		"metrics":  g.Metrics.decode,
+		"sign_in":  g.SignIn.decode,
+		"origins":  list(&g.Origins, origin),
+		"policy":   decodePolicy(&g.policy),
+	}, required{
+		"hostname": "expected the name that people and connectors use, as in gate.example.com",
+		"data_dir": "expected a directory for keys and state, as in /var/lib/sshgated",
+		"sign_in":  "expected the issuer and client_id of the OpenID Connect provider",
+		"policy":   "without one nobody reaches anything",
+	})
+	g.checkListeners(c)
+	checkNames(c, g.Origins, func(o Origin) sshgate.HostPattern { return o.Name })
+}
+
+// checkListeners reports two ports that can not be opened together.
+func (g *Gateway) checkListeners(c cursor) {
+	listeners := []struct{ path, address string }{
+		{"ssh.listen", g.SSH.Listen}, {"tunnel.listen", g.Tunnel.Listen}, {"metrics.listen", g.Metrics.Listen},
+	}
+	for i, b := range listeners {
+		for _, a := range listeners[:i] {
+			if overlap(a.address, b.address) {
+				if c.doc.nodes[b.path] == nil {
+					a, b = b, a // blame the one that the file sets
+				}
+				c.doc.problemAt(b.path, "takes the same port as "+a.path+" ("+a.address+"); give it another")
+			}
+		}
+	}
+}
+
+// overlap tells whether two addresses to listen on are in each other's way.
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return hostA == hostB || isWildcard(hostA) || isWildcard(hostB)
+}
+
+func isWildcard(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+
+// checkNames reports names that stand twice in the list `origins`.
+func checkNames[T any, N comparable](c cursor, origins []T, name func(T) N) {
+	var none N // did not decode
+	for i, o := range origins {
+		first := slices.IndexFunc(origins, func(other T) bool { return name(other) == name(o) })
+		if first < i && name(o) != none {
+			c.doc.problemAt(fmt.Sprintf("origins[%d].name", i), fmt.Sprintf("%s is the name of origins[%d] too; names must differ", quote(fmt.Sprint(name(o))), first))
+		}
+	}
+}
+
+func (s *SSH) decode(c cursor) {
+	c.object(schema{
+		"listen":              parsed(&s.Listen, listenAddress, listenExpected),
+		"advertise":           parsed(&s.Advertise, dialAddress("22"), "expected HOST:PORT, as in gate.example.com:22"),
+		"login_timeout":       duration(&s.LoginTimeout, time.Minute, time.Hour),
+		"handshake_timeout":   duration(&s.HandshakeTimeout, time.Second, 5*time.Minute),
+		"max_connections":     integer(&s.MaxConnections, 1, 1_000_000),
+		"max_unauthenticated": integer(&s.MaxUnauthenticated, 1, 1_000_000),
+		"max_auth_tries":      integer(&s.MaxAuthTries, 1, 100),
+		"max_channels":        integer(&s.MaxChannels, 1, 10_000),
+		"drain_timeout":       duration(&s.DrainTimeout, 0, day),
+	}, nil)
+}
+
+func (t *Tunnel) decode(c cursor) {
+	hasCertificate, hasKey := false, false
+	c.object(schema{
+		"listen":           parsed(&t.Listen, listenAddress, listenExpected),
+		"certificate_file": noted(&hasCertificate, publicFile(&t.CertificateFile)),
+		"key_file":         noted(&hasKey, secretFile(&t.KeyFile)),
+	}, nil)
+	if hasCertificate != hasKey {
+		c.problem("has only one of certificate_file and key_file; set both, or none to have the gateway's own CA sign a certificate")
+	}
+}
+
+// noted sets the flag when the key is there, whether or not its value decodes.
+func noted(flag *bool, decode func(cursor)) func(cursor) {
+	return func(c cursor) {
+		*flag = true
+		decode(c)
+	}
+}
+
+func (m *Metrics) decode(c cursor) {
+	c.object(schema{"listen": parsed(&m.Listen, func(s string) (string, error) {
+		if s == "off" {
+			return "", nil
+		}
+		return listenAddress(s)
+	}, listenExpected+", or off")}, nil)
+}
+
+func (s *SignIn) decode(c cursor) {
+	fromFile, fromEnv := false, false
+	c.object(schema{
+		"issuer":             parsed(&s.Issuer, issuerURL, "expected an https URL, as in https://accounts.example.com"),
+		"client_id":          text(&s.ClientID),
+		"client_secret_file": noted(&fromFile, secretFromFile(&s.ClientSecret)),
+		"client_secret_env":  noted(&fromEnv, secretFromEnv(&s.ClientSecret)),
+		"scopes":             list(&s.Scopes, scope),
+		"groups_claim":       parsed(&s.GroupsClaim, sshgate.ParseClaimPath, ""),
+		"max_pending":        integer(&s.MaxPending, 1, 100_000),
+	}, required{
+		"issuer":    "expected the provider's URL, as in https://accounts.example.com",
+		"client_id": "expected what the provider calls this gateway",
+	})
+	if fromFile && fromEnv {
+		c.problem("has both client_secret_file and client_secret_env; keep one")
+	}
+	s.Scopes = withOpenID(s.Scopes)
+}
+
+// withOpenID puts openid first and drops repetitions.
+func withOpenID(scopes []string) []string {
+	result := []string{"openid"}
+	for _, s := range scopes {
+		if s != "" && !slices.Contains(result, s) {
+			result = append(result, s)
+		}
+	}
+	return result
+}
+
+func origin(dst *Origin) func(cursor) {
+	return func(c cursor) {
+		hasKey, hasTTL := false, false
+		*dst = Origin{Auth: AuthCA, CertificateTTL: defaultCertificateTTL}
+		c.object(schema{
+			"name":            hostPattern(&dst.Name),
+			"auth":            parsed(&dst.Auth, originAuth, ""),
+			"key_file":        noted(&hasKey, secretFile(&dst.KeyFile)),
+			"certificate_ttl": noted(&hasTTL, duration(&dst.CertificateTTL, time.Minute, day)),
+		}, required{"name": `expected an origin's name, "*.suffix" or "*"`})
+		if c.doc.reported(c.path + ".auth") {
+			return
+		}
+		if hasKey != (dst.Auth == AuthKey) {
+			c.problem("key_file and auth: key go together; set both or neither")
+		}
+		if dst.Auth != AuthCA {
+			dst.CertificateTTL = 0
+			if hasTTL {
+				c.problem("certificate_ttl has no meaning with auth: %s", dst.Auth)
+			}
+		}
+	}
+}
+
+func originAuth(s string) (OriginAuth, error) {
+	switch auth := OriginAuth(s); auth {
+	case AuthCA, AuthAgent, AuthKey:
+		return auth, nil
+	}
+	return "", fmt.Errorf("%s is not a way to sign in; expected ca, agent or key", quote(s))
+}

@@ -1,0 +1,329 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sshgate/sshgate/internal/devidp"
+)
+
+const (
+	alice    = "alice@example.com"
+	bob      = "bob@example.com"
+	password = "correct horse"
+)
+
+// stack is a whole installation: provider, gateway, connector, origin.
+type stack struct {
+	t         testing.TB
+	dir       string
+	login     string
+	issuer    string
+	gateway   *proc
+	connector *proc
+	sshd      *sshd
+	sshPort   int
+	tlsPort   int
+	metrics   string // URL
+}
+
+// stackOptions change a stack from its defaults.
+type stackOptions struct {
+	sshd           string // further lines of sshd_config
+	origins        string // the gateway's origins section
+	policy         string // the gateway's policy section
+	ssh            string // further lines of the gateway's ssh section
+	gatewayPrefix  []string
+	deviceLifetime time.Duration
+}
+
+const defaultPolicy = `
+policy:
+  session_duration: 1h
+  applications:
+    - name: servers
+      hosts: [web1]
+      rules:
+        - name: alice
+          action: allow
+          include: [{email: alice@example.com}]
+          logins: [LOGIN]
+`
+
+func newStack(t testing.TB, o stackOptions) *stack {
+	t.Helper()
+	need(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stack{t: t, dir: t.TempDir(), login: me.Username, sshPort: freePort(t), tlsPort: freePort(t)}
+	s.startProvider(o.deviceLifetime)
+	s.configure(o)
+	write(t, s.path("user_ca.pub"), s.sshgated("ca", "--config", s.path("gateway.yaml")))
+	s.sshd = startSSHD(t, s.path("sshd"), s.path("user_ca.pub"), freePort(t), o.sshd)
+	s.sshgated("connector-cert", "--config", s.path("gateway.yaml"), "--name", "rack1", "--hostname", "web1", "--out", s.path("connector"))
+	write(t, s.path("connector/connector.yaml"), fmt.Sprintf(
+		"gateway: 127.0.0.1:%d\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n", s.tlsPort, s.sshd.port))
+	s.startGateway(o.gatewayPrefix...)
+	s.startConnector()
+	return s
+}
+
+func (s *stack) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *stack) startProvider(deviceLifetime time.Duration) {
+	s.t.Helper()
+	// The issuer is the server's own address, which is known once it listens.
+	server := httptest.NewUnstartedServer(nil)
+	s.issuer = "http://" + server.Listener.Addr().String()
+	provider, err := devidp.New(devidp.Config{
+		Issuer: s.issuer, ClientID: "sshgate", PollInterval: time.Second,
+		DeviceLifetime: cmp.Or(deviceLifetime, 5*time.Minute),
+		Users: []devidp.User{
+			{Subject: "alice", Email: alice, EmailVerified: true, Name: "Alice", Password: password, Groups: []string{"ops"}},
+			{Subject: "bob", Email: bob, EmailVerified: true, Name: "Bob", Password: password},
+		},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	server.Config.Handler = provider
+	server.Start()
+	s.t.Cleanup(server.Close)
+}
+
+func (s *stack) configure(o stackOptions) {
+	s.t.Helper()
+	metricsPort := freePort(s.t)
+	s.metrics = fmt.Sprintf("http://127.0.0.1:%d", metricsPort)
+	write(s.t, s.path("gateway.yaml"), fmt.Sprintf(`
+hostname: gate.test
+data_dir: data
+ssh:
+  listen: 127.0.0.1:%d
+  advertise: gate:%d
+%s
+tunnel:
+  listen: 127.0.0.1:%d
+metrics:
+  listen: 127.0.0.1:%d
+sign_in:
+  issuer: %s
+  client_id: sshgate
+%s
+%s`, s.sshPort, s.sshPort, cmp.Or(o.ssh, "  drain_timeout: 5s"), s.tlsPort, metricsPort, s.issuer, o.origins,
+		strings.ReplaceAll(cmp.Or(o.policy, defaultPolicy), "LOGIN", s.login)))
+}
+
+// sshgated runs a command of the gateway's and returns what it prints.
+func (s *stack) sshgated(args ...string) string {
+	s.t.Helper()
+	out, err := exec.Command(sshgatedBin, args...).Output()
+	if err != nil {
+		var stderr []byte
+		if ee, ok := err.(*exec.ExitError); ok {
+			stderr = ee.Stderr
+		}
+		s.t.Fatalf("sshgated %v: %v\n%s", args, err, stderr)
+	}
+	return string(out)
+}
+
+func (s *stack) startGateway(prefix ...string) {
+	s.t.Helper()
+	args := append(prefix, sshgatedBin, "serve", "--config", s.path("gateway.yaml"), "--log-format", "json", "--log-level", "debug")
+	s.gateway = start(s.t, args[0], args[1:]...)
+	eventually(s.t, "the gateway is ready", 20*time.Second, func() error {
+		select {
+		case <-s.gateway.done:
+			return fmt.Errorf("it has ended: %s", s.gateway.out)
+		default:
+		}
+		_, err := httpGet(s.metrics + "/readyz")
+		return err
+	})
+}
+
+func (s *stack) startConnector() {
+	s.t.Helper()
+	s.connector = start(s.t, sshgateBin, "connector", "run", "--config", s.path("connector/connector.yaml"), "--log-format", "json", "--grace", "1s")
+	s.waitForTunnels(2)
+}
+
+func (s *stack) waitForTunnels(n int) {
+	s.t.Helper()
+	eventually(s.t, "the connector's tunnels are up", 30*time.Second, func() error {
+		got, err := s.metric("sshgate_tunnels")
+		if err == nil && got != float64(n) {
+			err = fmt.Errorf("%v tunnels are up, want %d", got, n)
+		}
+		return err
+	})
+}
+
+// metric returns the value of a metric without labels.
+func (s *stack) metric(name string) (float64, error) {
+	body, err := httpGet(s.metrics + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(body) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			var v float64
+			_, err := fmt.Sscan(rest, &v)
+			return v, err
+		}
+	}
+	return 0, fmt.Errorf("there is no metric %s", name)
+}
+
+func httpGet(url string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+	}
+	return string(body), err
+}
+
+// sshd is a real OpenSSH server.
+type sshd struct {
+	*proc
+	port int
+	dir  string
+}
+
+func startSSHD(t testing.TB, dir, userCA string, port int, more string) *sshd {
+	t.Helper()
+	for _, d := range []string{"/run/sshd", dir} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, kind := range []string{"ed25519", "ecdsa", "rsa"} {
+		file := filepath.Join(dir, "host_"+kind)
+		if _, err := os.Stat(file); err == nil {
+			continue
+		}
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", file).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v\n%s", err, out)
+		}
+	}
+	// The first value of a keyword counts in sshd_config, so more comes first.
+	config := write(t, filepath.Join(dir, "sshd_config"), fmt.Sprintf(`%s
+ListenAddress 127.0.0.1:%d
+HostKey %[3]s/host_ed25519
+HostKey %[3]s/host_ecdsa
+HostKey %[3]s/host_rsa
+PidFile none
+TrustedUserCAKeys %[4]s
+AuthorizedKeysFile none
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+PermitRootLogin prohibit-password
+PermitUserEnvironment no
+AcceptEnv SG_*
+AllowStreamLocalForwarding yes
+X11Forwarding yes
+MaxSessions 100
+MaxStartups 300
+Subsystem sftp /usr/lib/openssh/sftp-server
+LogLevel VERBOSE
+`, more, port, dir, userCA))
+	d := &sshd{proc: start(t, "/usr/sbin/sshd", "-D", "-e", "-f", config), port: port, dir: dir}
+	eventually(t, "sshd is up", 10*time.Second, func() error {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	return d
+}
+
+// shared is one stack for the tests that change nothing in it.
+var shared struct {
+	once  sync.Once
+	stack *stack
+	t     *sharedT
+}
+
+// sharedT outlives the test that came first.
+type sharedT struct {
+	testing.TB
+	dir      string
+	cleanups []func()
+	failed   bool
+}
+
+func (t *sharedT) Cleanup(f func()) { t.cleanups = append(t.cleanups, f) }
+func (t *sharedT) TempDir() string  { return t.dir }
+func (t *sharedT) Failed() bool     { return t.failed }
+func (t *sharedT) Helper()          {}
+func (t *sharedT) Logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
+func (t *sharedT) Errorf(format string, args ...any) {
+	t.failed = true
+	t.Logf(format, args...)
+}
+func (t *sharedT) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (t *sharedT) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+
+// sharedStack returns the stack that tests share which change nothing in it.
+func sharedStack(t testing.TB) *stack {
+	t.Helper()
+	need(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
+	shared.once.Do(func() {
+		dir, err := os.MkdirTemp("", "sshgate-e2e-shared-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared.t = &sharedT{dir: dir}
+		shared.stack = newStack(shared.t, stackOptions{})
+	})
+	if shared.stack == nil {
+		t.Fatal("the shared stack did not come up")
+	}
+	s := *shared.stack
+	s.t = t
+	return &s
+}
+
+// closeShared ends the shared stack, reporting whether all was well with it.
+func closeShared() bool {
+	if shared.t == nil {
+		return true
+	}
+	for i := len(shared.t.cleanups) - 1; i >= 0; i-- {
+		shared.t.cleanups[i]()
+	}
+	os.RemoveAll(shared.t.dir)
+	return !shared.t.failed
+}

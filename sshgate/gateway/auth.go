@@ -1,0 +1,346 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/gliderlabs/ssh"
+	"github.com/sshgate/sshgate/authflow"
+	"github.com/sshgate/sshgate/sshgate"
+	gossh "golang.org/x/crypto/ssh"
+)
+
+// keepaliveInterval is how often a client that waits for its user's sign-in is
+// sent an empty info-request: it keeps NAT entries alive and proves that the
+// client is still there.
+const keepaliveInterval = 10 * time.Second
+
+// grant is what authentication ends in. It travels in the Permissions of the
+// callback that succeeded and nowhere else: what an earlier callback of the same
+// connection saw proves nothing (CVE-2024-45337).
+type grant struct {
+	identity sshgate.Identity
+	target   sshgate.Target
+	key      string // fingerprint of the key that was proven, "" where none was
+}
+
+type grantKey struct{}
+
+func (g *grant) permissions() *gossh.Permissions {
+	return &gossh.Permissions{ExtraData: map[any]any{grantKey{}: g}}
+}
+
+// grantOf returns what the connection authenticated as, nil where nothing says.
+func grantOf(sc *gossh.ServerConn) *grant {
+	if sc == nil || sc.Permissions == nil {
+		return nil
+	}
+	g, _ := sc.Permissions.ExtraData[grantKey{}].(*grant)
+	return g
+}
+
+// authState is what the callbacks of one connection remember between them. None
+// of it says who the client is.
+type authState struct {
+	banner func(string) error // shows a text in every client, BatchMode too
+	proven string             // fingerprint of the first key that the client proved
+	over   bool               // a sign-in has ended without success; do not offer another
+}
+
+var (
+	errNoneAuth    = errors.New("authentication is required")
+	errUnknownKey  = errors.New("the key belongs to no sign-in")
+	errCertificate = errors.New("certificates are not taken, the key itself is")
+	errSignInOver  = errors.New("the sign-in is over")
+)
+
+// serverConfig returns the configuration of one connection. It is fresh each
+// time because gliderlabs adds its host keys to it.
+//
+// gliderlabs sets NoClientAuth when none of its own authentication handlers is
+// set, and they cannot be: they know no partial success. NoClientAuthCallback
+// is what keeps the door shut then.
+func (s *Server) serverConfig(ctx ssh.Context) *gossh.ServerConfig {
+	c := ctx.Value(connKey{}).(*conn)
+	cfg := &gossh.ServerConfig{
+		Config:                  transport(),
+		PublicKeyAuthAlgorithms: gossh.SupportedAlgorithms().PublicKeyAuths,
+		MaxAuthTries:            s.cfg.MaxAuthTries,
+		ServerVersion:           "SSH-2.0-" + s.cfg.Version,
+		NoClientAuthCallback: func(gossh.ConnMetadata) (*gossh.Permissions, error) {
+			return nil, errNoneAuth
+		},
+		PublicKeyCallback:           anyPlainKey,
+		VerifiedPublicKeyCallback:   c.keyProven,
+		KeyboardInteractiveCallback: c.signIn,
+		PreAuthConnCallback: func(pre gossh.ServerPreAuthConn) {
+			c.auth.banner = pre.SendAuthBanner
+			c.net.limit(s.cfg.LoginTimeout)
+		},
+		AuthLogCallback: func(_ gossh.ConnMetadata, method string, err error) {
+			c.log.Debug("authentication attempt", "method", method, "err", err)
+		},
+	}
+	for _, key := range s.cfg.HostKeys {
+		cfg.AddHostKey(key)
+	}
+	return cfg
+}
+
+// anyPlainKey lets the client prove any key. It is told nothing about which
+// keys are known. Certificates would need checks of their own to mean anything;
+// OpenSSH offers the plain key after one.
+func anyPlainKey(_ gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions, error) {
+	if _, ok := key.(*gossh.Certificate); ok {
+		return nil, errCertificate
+	}
+	return &gossh.Permissions{}, nil
+}
+
+// keyProven is called when the client has signed with key. A key that is bound
+// to a sign-in is enough. The first other one leads on: the client's further
+// keys, of which one may be bound, or the sign-in.
+func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.Permissions, _ string) (*gossh.Permissions, error) {
+	fingerprint := gossh.FingerprintSHA256(key)
+	if g := c.remembered(meta, fingerprint); g != nil {
+		c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: fingerprint, Detail: "remembered key"}.By(g.identity))
+		return c.admit(g), nil
+	}
+	if c.auth.proven != "" {
+		return nil, errUnknownKey
+	}
+	c.auth.proven = fingerprint
+	// Interactive clients read the sign-in's address next. One in BatchMode
+	// leaves now, and this is all that its user gets to see.
+	_ = c.auth.banner(c.batchHint(meta.User())) // fails only with the connection
+	return nil, &gossh.PartialSuccessError{Next: gossh.ServerAuthCallbacks{
+		PublicKeyCallback: func(meta gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions, error) {
+			if c.remembered(meta, gossh.FingerprintSHA256(key)) == nil {
+				return nil, errUnknownKey
+			}
+			return &gossh.Permissions{}, nil
+		},
+		KeyboardInteractiveCallback: c.signIn,
+	}}
+}
+
+// remembered returns the grant of a key that is bound to a sign-in which is
+// still good for the target, otherwise nil.
+func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
+	target, err := sshgate.ParseTarget(meta.User())
+	if err != nil || fingerprint == "" {
+		return nil
+	}
+	login, err := c.srv.cfg.Logins.KeyLogin(c.ctx, fingerprint)
+	if err != nil {
+		c.log.Debug("key is not remembered", "key", fingerprint, "err", err)
+		return nil
+	}
+	now := c.srv.cfg.Now()
+	if login.Fingerprint != fingerprint || !now.Before(login.ExpiresAt) {
+		return nil
+	}
+	g := &grant{identity: login.Identity, target: target, key: fingerprint}
+	if c.srv.cfg.Policy().Decide(c.request(g, sshgate.ChannelSession)).Expired {
+		return nil // good elsewhere, but this origin wants a newer one
+	}
+	return g
+}
+
+// admit ends authentication.
+func (c *conn) admit(g *grant) *gossh.Permissions {
+	c.net.limit(0)
+	c.authenticated()
+	return g.permissions()
+}
+
+// signIn is keyboard-interactive authentication: it shows where to sign in and
+// waits until somebody has. It asks no question, because a client without a
+// terminal would answer at once, and no answer is ever taken for an approval.
+func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteractiveChallenge) (*gossh.Permissions, error) {
+	if c.auth.over {
+		return nil, errSignInOver
+	}
+	g, err := c.waitForSignIn(meta, challenge)
+	if err == nil {
+		return c.admit(g), nil
+	}
+	c.auth.over = true
+	c.record(sshgate.Event{Kind: sshgate.EventLoginFailure, Key: c.auth.proven, Reason: err.Error()})
+	if context.Cause(c.ctx) != errClientGone {
+		_ = say(challenge, failureText(err)) // fails only with the connection
+	}
+	return nil, err
+}
+
+func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteractiveChallenge) (*grant, error) {
+	target, err := sshgate.ParseTarget(meta.User())
+	if err != nil {
+		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error(), Err: err}
+	}
+	ticket, err := c.srv.cfg.SignIns.Join(c.ctx, c.auth.proven)
+	if err != nil {
+		return nil, err
+	}
+	defer ticket.Leave()
+	// Another connection with this key may have been signed in since the key
+	// was looked up, too late for this one to share the sign-in.
+	if g := c.remembered(meta, c.auth.proven); g != nil {
+		c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key, Detail: "remembered key"}.By(g.identity))
+		return g, nil
+	}
+	c.record(sshgate.Event{Kind: sshgate.EventLoginStart, Key: c.auth.proven, Origin: target.Origin, Login: target.Login})
+	if err := say(challenge, signInText(target, ticket.Prompt())); err != nil {
+		return nil, err
+	}
+
+	tick := time.NewTicker(keepaliveInterval)
+	defer tick.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-ticket.Done():
+			waiting = false
+		case <-tick.C:
+			if err := say(challenge, ""); err != nil {
+				return nil, err
+			}
+		case <-c.ctx.Done():
+			return nil, context.Cause(c.ctx)
+		}
+	}
+	identity, err := ticket.Result()
+	if err != nil {
+		return nil, err
+	}
+	g := &grant{identity: identity, target: target, key: c.auth.proven}
+	c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key, Detail: "sign-in"}.By(identity))
+	return g, say(challenge, c.welcomeText(g, c.remember(g)))
+}
+
+// remember binds the proven key to the sign-in, and says until when.
+func (c *conn) remember(g *grant) (until time.Time) {
+	if g.key == "" {
+		return time.Time{}
+	}
+	until = g.identity.SignedInAt.Add(c.srv.cfg.Policy().LongestSession())
+	err := c.srv.cfg.Logins.BindKey(c.ctx, sshgate.KeyLogin{Fingerprint: g.key, Identity: g.identity, ExpiresAt: until})
+	if err != nil {
+		// The sign-in counts all the same, for this connection alone.
+		c.log.Error("the key could not be remembered", "key", g.key, "err", err)
+		return time.Time{}
+	}
+	return until
+}
+
+// say shows text, which must be ASCII: OpenSSH before 10.3 escapes all else. An
+// empty text is a keepalive that no client shows.
+func say(challenge gossh.KeyboardInteractiveChallenge, text string) error {
+	_, err := challenge("", text, nil, nil)
+	return err
+}
+
+func signInText(target sshgate.Target, p authflow.Prompt) string {
+	var b strings.Builder
+	if target.Origin == "" {
+		b.WriteString("\nSign in with your browser:\n")
+	} else {
+		fmt.Fprintf(&b, "\nTo reach %s, sign in with your browser:\n", target.Origin)
+	}
+	if p.VerificationURIComplete != "" {
+		fmt.Fprintf(&b, "\n    %s\n\nand check that the page shows this code:  %s\n", p.VerificationURIComplete, p.UserCode)
+	} else {
+		fmt.Fprintf(&b, "\n    %s\n\nand enter this code:  %s\n", p.VerificationURI, p.UserCode)
+	}
+	b.WriteString("\nWaiting for you ... (Ctrl-C gives up)\n")
+	return b.String()
+}
+
+func (c *conn) welcomeText(g *grant, until time.Time) string {
+	text := "\nSigned in as " + ascii(g.identity.String()) + "."
+	if !until.IsZero() {
+		text += fmt.Sprintf(" Your key is remembered for %s.", roundDuration(until.Sub(c.srv.cfg.Now())))
+	}
+	return text + "\n"
+}
+
+// failureText is what the user reads when the sign-in ends without success.
+func failureText(err error) string {
+	var failure *authflow.Failure
+	switch {
+	case errors.As(err, &failure):
+		return "\nsshgate: " + ascii(failure.Sentence) + "\n"
+	case errors.Is(err, errShuttingDown):
+		return "\nsshgate: the gateway is shutting down; try again in a moment\n"
+	default:
+		return "\nsshgate: the sign-in failed; try again\n"
+	}
+}
+
+func (c *conn) batchHint(user string) string {
+	target, err := sshgate.ParseTarget(user)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("sshgate: this key needs a sign-in (for a program that cannot: run it once yourself,  ssh %s )\n",
+		c.srv.commandFor(target))
+}
+
+// commandFor returns the arguments of ssh that reach target through the gateway.
+func (s *Server) commandFor(target sshgate.Target) string {
+	host, port, err := net.SplitHostPort(s.cfg.Advertise)
+	if err != nil {
+		host, port = s.cfg.Advertise, "22"
+	}
+	command := target.String() + "@" + host
+	if port != "22" {
+		command = "-p " + port + " " + command
+	}
+	return command
+}
+
+// ascii replaces what a terminal or an old client would not show as it stands.
+func ascii(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// roundDuration gives the two largest units that people care about.
+func roundDuration(d time.Duration) string {
+	d = d.Round(time.Minute)
+	h, m := d/time.Hour, d%time.Hour/time.Minute
+	switch {
+	case h == 0:
+		return fmt.Sprintf("%d min", m)
+	case m == 0 || h >= 24:
+		return fmt.Sprintf("%d h", h)
+	default:
+		return fmt.Sprintf("%d h %d min", h, m)
+	}
+}
+
+// record stamps an event with what the connection knows.
+func (c *conn) record(e sshgate.Event) {
+	e.Time = c.srv.cfg.Now()
+	e.Connection = c.id
+	e.ClientAddr = c.addr
+	c.srv.cfg.Events.Record(e)
+}
+
+// request is the question to the policy about one channel.
+func (c *conn) request(g *grant, channel sshgate.Channel) sshgate.Request {
+	return sshgate.Request{
+		Identity:   g.identity,
+		Target:     g.target,
+		ClientAddr: c.addr,
+		Channel:    channel,
+		Time:       c.srv.cfg.Now(),
+	}
+}

@@ -1,0 +1,78 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sshgate/sshgate/sshgate"
+	gossh "golang.org/x/crypto/ssh"
+)
+
+// clockSkew is how far an origin's clock may lag behind the gateway's.
+const clockSkew = time.Minute
+
+// UserCA is the authority whose user certificates the origins trust
+// (TrustedUserCAKeys in sshd_config). Its key is not a host key and never
+// leaves its file.
+type UserCA struct {
+	signer gossh.Signer
+}
+
+// OpenUserCA returns the authority whose Ed25519 key is in dir, mode 0600,
+// making it on first use.
+func OpenUserCA(dir string) (*UserCA, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder of the certificate authority: %w", err)
+	}
+	signer, err := openKey(filepath.Join(dir, "ssh_user_ca_ed25519_key"), newEd25519)
+	if err != nil {
+		return nil, fmt.Errorf("certificate authority: %w", err)
+	}
+	return &UserCA{signer: signer}, nil
+}
+
+// PublicKey returns what origins trust.
+func (ca *UserCA) PublicKey() gossh.PublicKey { return ca.signer.PublicKey() }
+
+// grantedExtensions are what a certificate lets its holder do at the origin.
+// The gateway has asked the policy before anything of it reaches the origin.
+var grantedExtensions = map[string]string{
+	"permit-X11-forwarding":   "",
+	"permit-agent-forwarding": "",
+	"permit-port-forwarding":  "",
+	"permit-pty":              "",
+	"permit-user-rc":          "",
+}
+
+// sign returns a signer with a fresh Ed25519 key and a certificate for it that
+// is good for one login and for ttl from now. The key exists in memory only.
+func (ca *UserCA) sign(login sshgate.Login, keyID string, now time.Time, ttl time.Duration) (gossh.Signer, error) {
+	key, err := newEd25519()
+	if err != nil {
+		return nil, err
+	}
+	signer, err := gossh.NewSignerFromSigner(key)
+	if err != nil {
+		return nil, err
+	}
+	var serial [8]byte
+	rand.Read(serial[:]) // never fails, see crypto/rand
+	cert := &gossh.Certificate{
+		Key:             signer.PublicKey(),
+		Serial:          binary.BigEndian.Uint64(serial[:]),
+		CertType:        gossh.UserCert,
+		KeyId:           keyID,
+		ValidPrincipals: []string{string(login)},
+		ValidAfter:      uint64(now.Add(-clockSkew).Unix()),
+		ValidBefore:     uint64(now.Add(ttl).Unix()),
+		Permissions:     gossh.Permissions{Extensions: grantedExtensions},
+	}
+	if err := cert.SignCert(rand.Reader, ca.signer); err != nil {
+		return nil, fmt.Errorf("signing the certificate for the origin: %w", err)
+	}
+	return gossh.NewCertSigner(cert, signer)
+}

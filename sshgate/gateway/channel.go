@@ -1,0 +1,257 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gliderlabs/ssh"
+	"github.com/sshgate/sshgate/sshgate"
+	gossh "golang.org/x/crypto/ssh"
+)
+
+// The channel types of RFC 4254 and of OpenSSH's PROTOCOL file.
+const (
+	typeSession        = "session"
+	typeDirectTCP      = "direct-tcpip"
+	typeDirectUnix     = "direct-streamlocal@openssh.com"
+	typeForwardedTCP   = "forwarded-tcpip"
+	typeForwardedUnix  = "forwarded-streamlocal@openssh.com"
+	typeX11            = "x11"
+	typeAgent          = "auth-agent@openssh.com"
+	requestListenTCP   = "tcpip-forward"
+	requestListenUnix  = "streamlocal-forward@openssh.com"
+	requestCancelTCP   = "cancel-tcpip-forward"
+	requestCancelUnix  = "cancel-streamlocal-forward@openssh.com"
+	requestKeepalive   = "keepalive@openssh.com"
+	requestAgent       = "auth-agent-req@openssh.com"
+	requestX11         = "x11-req"
+	requestExitStatus  = "exit-status"
+	requestExitSignal  = "exit-signal"
+	requestShell       = "shell"
+	requestExec        = "exec"
+	requestSubsystem   = "subsystem"
+	maxDetail          = 1024 // bytes of a command that go into an event
+	maxRejectionReason = 512  // bytes of an origin's reason that are passed on
+)
+
+// handleChannel is called by gliderlabs in a goroutine of its own for every
+// channel that a client opens.
+func handleChannel(_ *ssh.Server, sc *gossh.ServerConn, nc gossh.NewChannel, ctx ssh.Context) {
+	c := ctx.Value(connKey{}).(*conn)
+	g := grantOf(sc)
+	if g == nil || !c.enter() {
+		_ = nc.Reject(gossh.Prohibited, "the connection is closing")
+		return
+	}
+	defer c.work.Done()
+	c.ssh.Store(sc)
+	defer c.channels.Add(-1)
+	if int(c.channels.Add(1)) > c.srv.cfg.MaxChannels {
+		_ = nc.Reject(gossh.ResourceShortage, fmt.Sprintf("this connection has %d channels open, no more are allowed", c.srv.cfg.MaxChannels))
+		return
+	}
+	c.channel(g, nc)
+}
+
+// channel decides on one channel of the client and carries it.
+func (c *conn) channel(g *grant, nc gossh.NewChannel) {
+	kind, detail, err := describe(nc)
+	if err != nil {
+		_ = nc.Reject(gossh.UnknownChannelType, err.Error())
+		return
+	}
+	a, denial := c.ask(g, kind, detail)
+	if denial != nil {
+		c.reject(nc, denial)
+		return
+	}
+	if kind == sshgate.ChannelSession && c.needsAgent(a) {
+		c.sessionWithAgent(a, nc)
+		return
+	}
+	up, denial := c.reach(a, nil)
+	if denial != nil {
+		c.reject(nc, denial)
+		return
+	}
+	c.join(a, up, nc)
+}
+
+// join opens the same channel at the origin and, once it is open, accepts the
+// client's: until then the client sends nothing, so no early input is lost. A
+// refusal is passed on with the origin's reason.
+func (c *conn) join(a *access, up *origin, nc gossh.NewChannel) {
+	upstream, upstreamRequests, err := up.conn.OpenChannel(nc.ChannelType(), nc.ExtraData())
+	if err != nil {
+		c.rejectLike(a, nc, err)
+		return
+	}
+	client, clientRequests, err := nc.Accept()
+	if err != nil {
+		upstream.Close()
+		return
+	}
+	c.carry(a, up, &pipe{client: client, origin: upstream, clientRequests: clientRequests, originRequests: upstreamRequests})
+}
+
+// reject tells the client why, and the log the cause.
+func (c *conn) reject(nc gossh.NewChannel, denial *sshgate.Denied) {
+	c.log.Info("channel refused", "request", denial.RequestID, "type", nc.ChannelType(), "cause", denial.Error())
+	_ = nc.Reject(gossh.Prohibited, denial.UserMessage())
+}
+
+// rejectLike passes the origin's refusal on as it is: "no more sessions" of a
+// sshd, the "Connection refused" of a forward.
+func (c *conn) rejectLike(a *access, nc gossh.NewChannel, err error) {
+	c.log.Info("channel refused by the origin", "request", a.id, "type", nc.ChannelType(), "cause", err)
+	var refused *gossh.OpenChannelError
+	if errors.As(err, &refused) {
+		_ = nc.Reject(refused.Reason, ascii(clip(refused.Message, maxRejectionReason)))
+		return
+	}
+	_ = nc.Reject(gossh.ConnectionFailed, c.dialFailure(a, errOriginGone).UserMessage())
+}
+
+// describe says what a channel of the client is for.
+func describe(nc gossh.NewChannel) (sshgate.Channel, string, error) {
+	switch nc.ChannelType() {
+	case typeSession:
+		return sshgate.ChannelSession, "", nil
+	case typeDirectTCP:
+		var m struct { // RFC 4254 section 7.2
+			Host       string
+			Port       uint32
+			OriginHost string
+			OriginPort uint32
+		}
+		if err := gossh.Unmarshal(nc.ExtraData(), &m); err != nil {
+			return "", "", errors.New("malformed direct-tcpip request")
+		}
+		return sshgate.ChannelForward, clip(fmt.Sprintf("%s:%d", m.Host, m.Port), maxDetail), nil
+	case typeDirectUnix:
+		var m struct {
+			Path     string
+			Reserved string
+			Unused   uint32
+		}
+		if err := gossh.Unmarshal(nc.ExtraData(), &m); err != nil {
+			return "", "", errors.New("malformed direct-streamlocal request")
+		}
+		return sshgate.ChannelUnix, clip(m.Path, maxDetail), nil
+	}
+	return "", "", fmt.Errorf("channels of type %q are not carried", ascii(clip(nc.ChannelType(), 64)))
+}
+
+// channelFromOrigin carries a channel that the origin opens: the far end of -R,
+// the agent, X11. The client must have asked for that kind before.
+func (c *conn) channelFromOrigin(nc gossh.NewChannel) {
+	c.mu.Lock()
+	lent := c.lent[nc.ChannelType()]
+	c.mu.Unlock()
+	sc := c.ssh.Load()
+	if !lent || sc == nil {
+		c.log.Warn("the origin opened a channel that the client has not asked for", "type", ascii(clip(nc.ChannelType(), 64)))
+		_ = nc.Reject(gossh.Prohibited, "the client has not asked for this")
+		return
+	}
+	if int(c.channels.Add(1)) > c.srv.cfg.MaxChannels {
+		c.channels.Add(-1)
+		_ = nc.Reject(gossh.ResourceShortage, "too many channels")
+		return
+	}
+	defer c.channels.Add(-1)
+	client, clientRequests, err := sc.OpenChannel(nc.ChannelType(), nc.ExtraData())
+	if err != nil {
+		var refused *gossh.OpenChannelError
+		if errors.As(err, &refused) {
+			_ = nc.Reject(refused.Reason, clip(refused.Message, maxRejectionReason))
+		} else {
+			_ = nc.Reject(gossh.ConnectionFailed, "the client is gone")
+		}
+		return
+	}
+	upstream, upstreamRequests, err := nc.Accept()
+	if err != nil {
+		client.Close()
+		return
+	}
+	p := &pipe{client: client, origin: upstream, clientRequests: clientRequests, originRequests: upstreamRequests}
+	p.run()
+}
+
+// lend notes that the client has asked the origin for something that makes it
+// open channels of this type.
+func (c *conn) lend(channelType string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lent[channelType] = true
+}
+
+// handleGlobalRequest is called by gliderlabs for the client's requests that
+// belong to no channel, one after the other.
+//
+// no-more-sessions@openssh.com is not honoured: x/crypto delivers requests and
+// channels through two queues, so which came first is not known.
+func handleGlobalRequest(ctx ssh.Context, _ *ssh.Server, req *gossh.Request) (bool, []byte) {
+	c := ctx.Value(connKey{}).(*conn)
+	sc, _ := ctx.Value(ssh.ContextKeyConn).(*gossh.ServerConn)
+	g := grantOf(sc)
+	if g == nil || !c.enter() {
+		return false, nil
+	}
+	defer c.work.Done()
+	switch req.Type {
+	case requestKeepalive:
+		return true, nil
+	case requestListenTCP, requestListenUnix:
+		c.ssh.Store(sc)
+		return c.listen(g, req)
+	case requestCancelTCP, requestCancelUnix:
+		if up := c.liveOrigin(); up != nil {
+			ok, payload, err := up.conn.SendRequest(req.Type, req.WantReply, req.Payload)
+			return ok && err == nil, payload
+		}
+	}
+	return false, nil
+}
+
+// listen passes on a request for a listener at the origin (ssh -R).
+func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
+	opens, detail := typeForwardedTCP, ""
+	if req.Type == requestListenTCP {
+		var m struct { // RFC 4254 section 7.1
+			Host string
+			Port uint32
+		}
+		if gossh.Unmarshal(req.Payload, &m) != nil {
+			return false, nil
+		}
+		detail = fmt.Sprintf("%s:%d", m.Host, m.Port)
+	} else {
+		var m struct{ Path string }
+		if gossh.Unmarshal(req.Payload, &m) != nil {
+			return false, nil
+		}
+		opens, detail = typeForwardedUnix, m.Path
+	}
+	a, denial := c.ask(g, sshgate.ChannelListen, clip(detail, maxDetail))
+	if denial == nil {
+		var up *origin
+		if up, denial = c.reach(a, nil); denial == nil {
+			c.lend(opens) // before the origin can open one
+			ok, payload, err := up.conn.SendRequest(req.Type, req.WantReply, req.Payload)
+			return ok && err == nil, payload
+		}
+	}
+	c.log.Info("listener refused", "request", denial.RequestID, "cause", denial.Error())
+	return false, nil
+}
+
+// clip bounds a text from outside.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "..."
+}

@@ -1,0 +1,328 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/sshgate"
+	gossh "golang.org/x/crypto/ssh"
+)
+
+// AuthMethod is how the gateway signs in at an origin's sshd.
+type AuthMethod int
+
+const (
+	// CertificateAuth signs a certificate for each connection; the origin
+	// trusts the gateway's authority (TrustedUserCAKeys).
+	CertificateAuth AuthMethod = iota
+	// AgentAuth uses the keys of the agent that the client forwards (ssh -A).
+	AgentAuth
+	// KeyAuth uses one private key, for servers that can do nothing else.
+	KeyAuth
+)
+
+// OriginAuth is how the gateway signs in at one origin.
+type OriginAuth struct {
+	Method AuthMethod
+	// Key is KeyAuth's private key.
+	Key gossh.Signer
+	// CertificateTTL is how long CertificateAuth's certificates are good for,
+	// which is how long the origin has to take one. Default 5 minutes.
+	CertificateTTL time.Duration
+}
+
+const defaultCertificateTTL = 5 * time.Minute
+
+// origin is the connection to the origin's sshd that all channels of a client
+// connection share.
+type origin struct {
+	conn  gossh.Conn
+	login sshgate.Login
+	link  *originLink
+}
+
+// originLink is the network connection to an origin. It knows that it is lost
+// before x/crypto ends the channels on it, so that whoever sees a channel end
+// can tell an end from a loss.
+type originLink struct {
+	connector.Conn
+	lost atomic.Bool
+}
+
+func (l *originLink) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if err != nil {
+		l.lost.Store(true)
+	}
+	return n, err
+}
+
+// access is a request that the policy allowed.
+type access struct {
+	id       sshgate.RequestID
+	grant    *grant
+	decision sshgate.Decision
+	channel  sshgate.Channel
+	detail   string
+}
+
+// denied is the one answer to a name that does not exist and to one that is
+// not allowed, so that names cannot be probed for.
+func denied(id sshgate.RequestID, name sshgate.OriginName, cause error) *sshgate.Denied {
+	return &sshgate.Denied{
+		RequestID: id,
+		Sentence:  fmt.Sprintf("there is no origin %q that you may reach this way; check the name and the login, or ask whoever runs the gateway", name),
+		Cause:     cause,
+	}
+}
+
+// ask puts a request for one channel to the policy and records the answer.
+func (c *conn) ask(g *grant, channel sshgate.Channel, detail string) (*access, *sshgate.Denied) {
+	a := &access{id: sshgate.NewRequestID(), grant: g, channel: channel, detail: detail}
+	if g.target.Origin == "" {
+		return nil, &sshgate.Denied{
+			RequestID: a.id,
+			Sentence:  "you are signed in as " + ascii(g.identity.String()) + "; name an origin to go there: ssh " + c.srv.commandFor(sshgate.Target{Login: "LOGIN", Origin: "ORIGIN"}),
+			Cause:     errors.New("the client named no origin"),
+		}
+	}
+	a.decision = c.srv.cfg.Policy().Decide(c.request(g, channel))
+	event := a.event(sshgate.EventDecision)
+	event.Allowed = a.decision.Allowed
+	event.Reason = a.decision.Reason
+	c.record(event)
+	switch {
+	case a.decision.Expired:
+		return nil, &sshgate.Denied{
+			RequestID: a.id,
+			Sentence:  "your sign-in has expired; end this connection and connect again to renew it",
+			Cause:     errors.New(a.decision.Reason),
+		}
+	case !a.decision.Allowed:
+		return nil, denied(a.id, g.target.Origin, errors.New(a.decision.Reason))
+	}
+	return a, nil
+}
+
+// event returns an event about the request.
+func (a *access) event(kind sshgate.EventKind) sshgate.Event {
+	login := a.decision.Login
+	if login == "" {
+		login = a.grant.target.Login
+	}
+	return sshgate.Event{
+		Kind:        kind,
+		Request:     a.id,
+		Key:         a.grant.key,
+		Origin:      a.grant.target.Origin,
+		Login:       login,
+		Channel:     a.channel,
+		Detail:      a.detail,
+		Application: a.decision.Application,
+		Rule:        a.decision.Rule,
+	}.By(a.grant.identity)
+}
+
+// liveOrigin returns the connection to the origin where there is one already.
+func (c *conn) liveOrigin() *origin {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.origin
+}
+
+// reach returns the connection to the origin, made by the first channel that
+// asks. signers are what to use for AgentAuth.
+func (c *conn) reach(a *access, signers func() ([]gossh.Signer, error)) (*origin, *sshgate.Denied) {
+	c.dialling.Lock()
+	defer c.dialling.Unlock()
+	up := c.liveOrigin()
+	if up == nil {
+		ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.DialTimeout)
+		defer cancel()
+		var denial *sshgate.Denied
+		if up, denial = c.dialOrigin(ctx, a, signers); denial != nil {
+			return nil, denial
+		}
+	}
+	if up.login != a.decision.Login {
+		return nil, &sshgate.Denied{
+			RequestID: a.id,
+			Sentence:  "the access policy has changed; end this connection and connect again",
+			Cause:     fmt.Errorf("connected as %q, the policy now says %q", up.login, a.decision.Login),
+		}
+	}
+	return up, nil
+}
+
+// dialOrigin goes through the tunnel to the origin's sshd, checks its host key
+// and signs in.
+func (c *conn) dialOrigin(ctx context.Context, a *access, signers func() ([]gossh.Signer, error)) (*origin, *sshgate.Denied) {
+	pins, err := c.srv.cfg.HostPins.HostKeys(ctx, a.grant.target.Origin)
+	if err != nil {
+		return nil, c.dialFailure(a, fmt.Errorf("looking up the origin's host keys: %w", err))
+	}
+	config, err := c.clientConfig(a, pins, signers)
+	if err != nil {
+		return nil, c.dialFailure(a, err)
+	}
+	nc, err := c.srv.cfg.Tunnel.Dial(ctx, connector.DialRequest{
+		RequestID:    a.id,
+		ConnectionID: c.id,
+		Origin:       a.grant.target.Origin,
+		Login:        a.decision.Login,
+		Identity:     a.grant.identity.String(),
+		ClientAddr:   c.addr,
+	})
+	if errors.Is(err, connector.ErrOffline) && len(pins) == 0 {
+		// Nothing by that name was ever published.
+		return nil, denied(a.id, a.grant.target.Origin, err)
+	}
+	if err != nil {
+		return nil, c.dialFailure(a, err)
+	}
+	// NewClientConn takes no context.
+	link := &originLink{Conn: nc}
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	sc, channels, requests, err := gossh.NewClientConn(link, string(a.grant.target.Origin), config)
+	if !stop() {
+		err = context.Cause(ctx) // rather than that nc is closed
+	}
+	if err != nil {
+		nc.Close()
+		return nil, c.dialFailure(a, err)
+	}
+	return c.adopt(a, &origin{conn: sc, login: a.decision.Login, link: link}, channels, requests)
+}
+
+// adopt makes up the connection's origin and starts what serves it.
+func (c *conn) adopt(a *access, up *origin, channels <-chan gossh.NewChannel, requests <-chan *gossh.Request) (*origin, *sshgate.Denied) {
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		up.conn.Close()
+		return nil, c.dialFailure(a, errClientGone)
+	}
+	c.origin = up
+	c.work.Add(1) // as in enter
+	c.mu.Unlock()
+	go func() {
+		defer c.work.Done()
+		c.serveOrigin(up, channels, requests)
+	}()
+	return up, nil
+}
+
+// serveOrigin answers what the origin asks for until it is gone, and then ends
+// the client's connection: nothing on it can go on.
+func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel, requests <-chan *gossh.Request) {
+	c.start(func() {
+		for req := range requests {
+			// hostkeys-00@openssh.com is dropped with the rest: the client
+			// would check the origin's keys against the gateway's name. To a
+			// keepalive any answer will do.
+			_ = req.Reply(false, nil) // fails only with the connection
+		}
+	})
+	for ch := range channels {
+		if !c.enter() {
+			_ = ch.Reject(gossh.ConnectionFailed, "the connection is closing")
+			continue
+		}
+		go func() {
+			defer c.work.Done()
+			c.channelFromOrigin(ch)
+		}()
+	}
+	if err := up.conn.Wait(); c.ctx.Err() == nil {
+		c.log.Warn("the connection to the origin ended", "err", err)
+	}
+	c.cancel(errOriginGone)
+	c.closeSoon(errOriginGone)
+}
+
+// clientConfig is how the gateway presents itself to the origin.
+func (c *conn) clientConfig(a *access, pins []sshgate.HostKeyPin, signers func() ([]gossh.Signer, error)) (*gossh.ClientConfig, error) {
+	auth, err := c.originAuth(a, signers)
+	if err != nil {
+		return nil, err
+	}
+	known, err := parsePins(pins)
+	if err != nil {
+		return nil, err
+	}
+	return &gossh.ClientConfig{
+		Config:            transport(),
+		User:              string(a.decision.Login),
+		Auth:              []gossh.AuthMethod{auth},
+		HostKeyCallback:   known.check,
+		HostKeyAlgorithms: known.algorithms(),
+		ClientVersion:     "SSH-2.0-" + c.srv.cfg.Version,
+	}, nil
+}
+
+func (c *conn) originAuth(a *access, signers func() ([]gossh.Signer, error)) (gossh.AuthMethod, error) {
+	how := c.srv.cfg.Origins(a.grant.target.Origin)
+	switch how.Method {
+	case KeyAuth:
+		return gossh.PublicKeys(how.Key), nil
+	case AgentAuth:
+		if signers == nil {
+			return nil, errNeedsAgent
+		}
+		return gossh.PublicKeysCallback(signers), nil
+	}
+	ttl := how.CertificateTTL
+	if ttl <= 0 {
+		ttl = defaultCertificateTTL
+	}
+	keyID := fmt.Sprintf("%s session=%s request=%s", ascii(a.grant.identity.String()), c.id, a.id)
+	signer, err := c.srv.cfg.CA.sign(a.decision.Login, keyID, c.srv.cfg.Now(), ttl)
+	if err != nil {
+		return nil, err
+	}
+	return gossh.PublicKeys(signer), nil
+}
+
+var errNeedsAgent = errors.New("the origin takes the keys of a forwarded agent only, and none is forwarded")
+
+// dialFailure turns an error on the way to the origin into what the user reads:
+// which part failed and who can mend it.
+func (c *conn) dialFailure(a *access, err error) *sshgate.Denied {
+	name, login := a.grant.target.Origin, a.decision.Login
+	var refusal *connector.Refusal
+	var keyError *hostKeyError
+	var unopened *gossh.OpenChannelError
+	var sentence string
+	switch {
+	case errors.Is(err, connector.ErrOffline):
+		sentence = fmt.Sprintf("%s is offline: no connector publishes it right now", name)
+	case errors.As(err, &refusal) && refusal.Code == connector.CodeHostKeyChanged, errors.As(err, &keyError) && keyError.changed:
+		sentence = fmt.Sprintf("the host key of %s has changed, so the connection was refused; whoever runs the gateway must look into it", name)
+	case errors.As(err, &keyError):
+		sentence = fmt.Sprintf("the host key of %s is not known yet; its connector reports it once the ssh server there answers", name)
+	case errors.As(err, &refusal):
+		sentence = fmt.Sprintf("%s cannot be reached by its connector (%s)", name, ascii(refusal.Reason))
+	case errors.As(err, &unopened):
+		sentence = fmt.Sprintf("%s refused the session: %s", name, ascii(clip(unopened.Message, maxRejectionReason)))
+	case errors.Is(err, errNeedsAgent):
+		sentence = fmt.Sprintf("%s takes the keys of your own agent; connect with: ssh -A %s", name, c.srv.commandFor(a.grant.target))
+	case errors.Is(err, context.DeadlineExceeded):
+		sentence = fmt.Sprintf("%s did not answer within %s", name, c.srv.cfg.DialTimeout)
+	case isAuthFailure(err):
+		sentence = fmt.Sprintf("%s did not let the gateway in as %s; does that account exist there, and does its sshd trust the gateway's authority (TrustedUserCAKeys)?", name, login)
+	default:
+		sentence = fmt.Sprintf("%s could not be reached", name)
+	}
+	return &sshgate.Denied{RequestID: a.id, Sentence: sentence, Cause: err}
+}
+
+// isAuthFailure tells that the origin's sshd ended authentication. x/crypto has
+// no error type for it.
+func isAuthFailure(err error) bool {
+	return strings.Contains(err.Error(), "unable to authenticate")
+}

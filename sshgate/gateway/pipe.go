@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	gossh "golang.org/x/crypto/ssh"
+)
+
+const (
+	// copyBuffer is x/crypto's largest channel packet: one read, one packet.
+	copyBuffer = 32 << 10
+	// exitHold is how long an exit status waits for the output before it. Past
+	// it, a background process of the command keeps the output open, and a
+	// client that waits for the status alone shall have it.
+	exitHold = 250 * time.Millisecond
+	// closeHold is how long an origin may take to read what a client sent
+	// before it closed the channel.
+	closeHold = 10 * time.Second
+)
+
+// pipe joins a channel of the client to its counterpart at the origin, raw, and
+// carries data, requests, half-closes and closes both ways.
+//
+// The order on the client's channel is kept: the reply to the request that
+// starts a command, its output, its exit status, EOF, close. x/crypto hands each
+// of these out by another queue, so a naive relay lets a close overtake a reply
+// and short commands end in nothing but EOF.
+type pipe struct {
+	client, origin                 gossh.Channel
+	clientRequests, originRequests <-chan *gossh.Request
+
+	// early are requests that were taken off clientRequests before.
+	early []*gossh.Request
+	// started, where it is not nil, keeps the origin's output back until it is
+	// closed: when the request that starts a command was answered, or the origin
+	// has closed its channel.
+	started   chan struct{}
+	startOnce sync.Once
+	// sent is told of every request of the client after it was answered,
+	// received of every request of the origin before it is passed on.
+	sent     func(req *gossh.Request, ok bool)
+	received func(req *gossh.Request)
+	// lost tells that the origin's channel ended without the origin's doing.
+	lost func() bool
+	// beforeClose may write to the client's channel when all else is said.
+	beforeClose func()
+
+	in, out atomic.Int64 // bytes from and to the client
+
+	// answering is held while a request of the client is being answered: the
+	// client's channel must not be closed before.
+	answering sync.Mutex
+}
+
+// run returns when both channels are closed and nothing of the pipe is left.
+func (p *pipe) run() {
+	var all sync.WaitGroup
+	inputDone, outputDone := make(chan struct{}), make(chan struct{})
+	all.Go(func() {
+		defer close(inputDone)
+		copyCounted(p.origin, p.client, &p.in)
+		_ = p.origin.CloseWrite() // fails where the origin closed first
+	})
+	all.Go(func() {
+		defer close(outputDone)
+		p.copyOutput()
+	})
+	all.Go(func() {
+		p.passClientRequests()
+		// The client has closed its channel.
+		waitFor(inputDone, closeHold)
+		_ = p.origin.Close() // fails where the origin closed first
+	})
+
+	p.passOriginRequests(outputDone)
+	// The origin has closed its channel.
+	p.start()
+	<-outputDone
+	p.answering.Lock()
+	if p.beforeClose != nil {
+		p.beforeClose()
+	}
+	_ = p.client.Close() // fails where the client closed first
+	p.answering.Unlock()
+	all.Wait()
+}
+
+func (p *pipe) copyOutput() {
+	if p.started != nil {
+		<-p.started
+	}
+	var stderr sync.WaitGroup
+	stderr.Go(func() { copyCounted(p.client.Stderr(), p.origin.Stderr(), &p.out) })
+	copyCounted(p.client, p.origin, &p.out)
+	stderr.Wait()
+	if p.lost == nil || !p.lost() { // after EOF there could be no last word
+		_ = p.client.CloseWrite() // fails where the client closed first
+	}
+}
+
+func (p *pipe) passClientRequests() {
+	for _, req := range p.early {
+		p.passClientRequest(req)
+	}
+	for req := range p.clientRequests {
+		p.passClientRequest(req)
+	}
+}
+
+func (p *pipe) passClientRequest(req *gossh.Request) {
+	p.answering.Lock()
+	defer p.answering.Unlock()
+	ok, err := p.origin.SendRequest(req.Type, req.WantReply, req.Payload)
+	ok = ok && err == nil
+	_ = req.Reply(ok, nil) // fails only with the connection
+	if p.sent != nil {
+		p.sent(req, ok)
+	}
+	if startsCommand(req) {
+		p.start()
+	}
+}
+
+func (p *pipe) start() {
+	if p.started != nil {
+		p.startOnce.Do(func() { close(p.started) })
+	}
+}
+
+// startsCommand tells the requests of RFC 4254 section 6.5.
+func startsCommand(req *gossh.Request) bool {
+	return req.Type == requestShell || req.Type == requestExec || req.Type == requestSubsystem
+}
+
+func (p *pipe) passOriginRequests(outputDone <-chan struct{}) {
+	for req := range p.originRequests {
+		if p.received != nil {
+			p.received(req)
+		}
+		if req.Type == requestExitStatus || req.Type == requestExitSignal {
+			waitFor(outputDone, exitHold)
+		}
+		ok, err := p.client.SendRequest(req.Type, req.WantReply, req.Payload)
+		_ = req.Reply(ok && err == nil, nil) // fails only with the connection
+	}
+}
+
+// copyCounted copies until src ends or dst takes no more.
+func copyCounted(dst io.Writer, src io.Reader, n *atomic.Int64) {
+	buf := make([]byte, copyBuffer)
+	for {
+		read, err := src.Read(buf)
+		if read > 0 {
+			if _, werr := dst.Write(buf[:read]); werr != nil {
+				return
+			}
+			n.Add(int64(read))
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// waitFor waits until done is closed, at most for d.
+func waitFor(done <-chan struct{}, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
