@@ -46,7 +46,7 @@ type SSH struct {
 	// MaxAuthTries limits the attempts of one connection, of which each key that
 	// an agent offers is one. Default 20.
 	MaxAuthTries int
-	// MaxChannels limits the open channels of one connection. Default 64.
+	// MaxChannels limits the open channels of one connection. Default 256.
 	MaxChannels int
 	// DrainTimeout is how long running sessions may go on after SIGTERM. Default
 	// 30s, up to 1d; 0s ends them at once.
@@ -135,7 +135,7 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 	g := &Gateway{
 		SSH: SSH{
 			Listen: ":22", LoginTimeout: 10 * time.Minute, HandshakeTimeout: 20 * time.Second,
-			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 64,
+			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
 			DrainTimeout: 30 * time.Second,
 		},
 		Tunnel:  Tunnel{Listen: ":443"},

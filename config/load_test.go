@@ -51,7 +51,7 @@ func TestGatewayDefaults(t *testing.T) {
 		SSH: config.SSH{
 			Listen: ":22", Advertise: "gate.example.com:22",
 			LoginTimeout: 10 * time.Minute, HandshakeTimeout: 20 * time.Second,
-			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 64,
+			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
 			DrainTimeout: 30 * time.Second,
 		},
 		Tunnel:  config.Tunnel{Listen: ":443"},

@@ -108,8 +108,9 @@ func (g *gatewayd) wire() (err error) {
 	}, g.cfg.SignIn.MaxPending)
 
 	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
-	g.hub = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Events: g.events.Record, Log: g.log})
-
+	if g.hub, err = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Events: g.events.Record, Log: g.log}); err != nil {
+		return err
+	}
 	if g.ssh, err = g.newSSH(); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func handleChannel(_ *ssh.Server, sc *gossh.ServerConn, nc gossh.NewChannel, ctx
 	}
 	defer c.work.Done()
 	c.ssh.Store(sc)
-	defer c.channels.Add(-1)
+	defer c.channelDone()
 	if int(c.channels.Add(1)) > c.srv.cfg.MaxChannels {
 		_ = nc.Reject(gossh.ResourceShortage, fmt.Sprintf("this connection has %d channels open, no more are allowed", c.srv.cfg.MaxChannels))
 		return
@@ -160,7 +160,7 @@ func (c *conn) channelFromOrigin(nc gossh.NewChannel) {
 		_ = nc.Reject(gossh.ResourceShortage, "too many channels")
 		return
 	}
-	defer c.channels.Add(-1)
+	defer c.channelDone()
 	client, clientRequests, err := sc.OpenChannel(nc.ChannelType(), nc.ExtraData())
 	if err != nil {
 		var refused *gossh.OpenChannelError

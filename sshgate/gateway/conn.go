@@ -153,6 +153,14 @@ func (c *conn) drain() {
 	}
 }
 
+// channelDone counts a channel out. The last one of a drain takes the connection
+// with it, which a ControlMaster would keep open.
+func (c *conn) channelDone() {
+	if c.channels.Add(-1) == 0 && c.srv.isDraining() {
+		c.drain()
+	}
+}
+
 // goodbye ends the connection, with a last word to the user of each session.
 func (c *conn) goodbye(cause error) {
 	c.cancel(cause)

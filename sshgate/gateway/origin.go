@@ -166,10 +166,6 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, signers func() ([]goss
 	if err != nil {
 		return nil, c.dialFailure(a, fmt.Errorf("looking up the origin's host keys: %w", err))
 	}
-	config, err := c.clientConfig(a, pins, signers)
-	if err != nil {
-		return nil, c.dialFailure(a, err)
-	}
 	nc, err := c.srv.cfg.Tunnel.Dial(ctx, connector.DialRequest{
 		RequestID:    a.id,
 		ConnectionID: c.id,
@@ -183,6 +179,11 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, signers func() ([]goss
 		return nil, denied(a.id, a.grant.target.Origin, err)
 	}
 	if err != nil {
+		return nil, c.dialFailure(a, err)
+	}
+	config, err := c.clientConfig(a, pins, signers)
+	if err != nil {
+		nc.Close()
 		return nil, c.dialFailure(a, err)
 	}
 	// NewClientConn takes no context.

@@ -30,9 +30,13 @@ type session struct {
 	pipe   *pipe
 	start  time.Time
 
-	mu     sync.Mutex // guards what follows
-	detail string     // what was started
-	exit   string     // how it ended, "" while it has not
+	// detail is what was started and recorded that it is; both belong to the
+	// goroutine that passes the client's requests on, and to carry after it.
+	detail   string
+	recorded bool
+
+	mu   sync.Mutex // guards exit
+	exit string     // how it ended, "" while it has not
 }
 
 // carry runs p until both its sides are closed, with an event at either end.
@@ -45,8 +49,13 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 		p.beforeClose = s.beforeClose
 		p.started = make(chan struct{})
 	}
-	c.record(a.event(sshgate.EventSessionStart))
+	if a.channel != sshgate.ChannelSession {
+		s.recordStart()
+	}
 	p.run()
+	if !s.recorded {
+		return // nothing was started in it
+	}
 	end := a.event(sshgate.EventSessionEnd)
 	end.Detail, end.Exit = s.detail, s.exit
 	end.BytesIn, end.BytesOut = p.in.Load(), p.out.Load()
@@ -69,10 +78,22 @@ func (s *session) sent(req *gossh.Request, ok bool) {
 			s.conn.lend(typeX11)
 		}
 	case requestShell, requestExec, requestSubsystem:
-		s.mu.Lock()
-		s.detail = describeStart(req)
-		s.mu.Unlock()
+		if ok || !req.WantReply {
+			s.detail = describeStart(req)
+			s.recordStart()
+		}
 	}
+}
+
+// recordStart is called when it is known what the channel is for.
+func (s *session) recordStart() {
+	if s.recorded {
+		return // RFC 4254 section 6.5 allows one start a session; sshd sees to that
+	}
+	s.recorded = true
+	start := s.access.event(sshgate.EventSessionStart)
+	start.Detail = s.detail
+	s.conn.record(start)
 }
 
 // describeStart says what a session was started for: "shell", "exec COMMAND",
