@@ -105,28 +105,29 @@ func (d *dev) run(ctx context.Context, stdout io.Writer) (err error) {
 		return err
 	}
 	defer removeDir()
-	ctx, stop := context.WithCancelCause(ctx)
+	running, stop := context.WithCancelCause(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer stop(nil)
 	start := func(what string, f func(context.Context) error) {
 		parts.Go(func() {
-			if err := f(ctx); err != nil && ctx.Err() == nil {
+			if err := f(running); err != nil && running.Err() == nil {
 				stop(fmt.Errorf("%s: %w", what, err))
 			}
 		})
 	}
-	if err := d.up(ctx, start); err != nil {
-		return err
+	err = d.up(running, start)
+	if err == nil {
+		err = d.announce(stdout)
 	}
-	if err := d.announce(stdout); err != nil {
-		return err
+	if err == nil {
+		<-running.Done()
+		err = context.Cause(running)
 	}
-	<-ctx.Done()
-	if cause := context.Cause(ctx); cause != context.Canceled {
-		return cause
+	if ctx.Err() != nil {
+		return nil // asked to end
 	}
-	return nil
+	return err
 }
 
 // up starts the parts, each when what it needs is there.

@@ -173,19 +173,17 @@ func originAuth(cfg *config.Gateway) (func(sshgate.OriginName) gateway.OriginAut
 }
 
 func (g *gatewayd) newTLS() (*web.Server, error) {
-	var certificate tls.Certificate
-	var err error
+	certificate := g.tunnelCA.ServerCertificate([]string{g.cfg.Hostname}, nil)
 	if g.cfg.Tunnel.CertificateFile != "" {
-		certificate, err = tls.LoadX509KeyPair(g.cfg.Tunnel.CertificateFile, g.cfg.Tunnel.KeyFile)
-	} else {
-		certificate, err = g.tunnelCA.IssueServer([]string{g.cfg.Hostname})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
+		pair, err := tls.LoadX509KeyPair(g.cfg.Tunnel.CertificateFile, g.cfg.Tunnel.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
+		}
+		certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return web.NewServer(web.ServerConfig{
 		TLS:    connector.ServerTLS(g.tunnelCA, certificate),
-		Tunnel: func(ctx context.Context, conn *tls.Conn) error { return g.hub.Serve(ctx, conn) },
+		Tunnel: g.hub.Serve,
 		Log:    g.log,
 	})
 }

@@ -56,7 +56,7 @@ func TestBatchModeIsToldHowToSignIn(t *testing.T) {
 	t.Parallel()
 	c := sharedStack(t).newClient(t)
 	r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
-	if r.code != 255 || !strings.Contains(r.stderr, "this key needs a sign-in") ||
+	if r.code != 255 || !strings.Contains(r.stderr, "this key is not signed in") ||
 		!strings.Contains(r.stderr, fmt.Sprintf("ssh -p %d %s+web1@gate", c.sshPort, c.login)) {
 		t.Errorf("exit %d:\n%s", r.code, r.stderr)
 	}

@@ -285,7 +285,7 @@ func (c *conn) batchHint(user string) string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("sshgate: this key needs a sign-in (for a program that cannot: run it once yourself,  ssh %s )\n",
+	return fmt.Sprintf("sshgate: this key is not signed in (in BatchMode, first run by hand: ssh %s)\n",
 		c.srv.commandFor(target))
 }
 
