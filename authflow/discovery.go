@@ -216,10 +216,10 @@ func chooseAuth(cfg OIDCConfig, offered []string) (clientAuth, error) {
 		return authBasic, nil
 	case cfg.ClientAuth == ClientSecretPost:
 		return authPost, nil
+	case slices.Contains(offered, ClientSecretPost): // first: Dex's device endpoint reads the form alone
+		return authPost, nil
 	case slices.Contains(offered, ClientSecretBasic):
 		return authBasic, nil
-	case slices.Contains(offered, ClientSecretPost):
-		return authPost, nil
 	}
 	return authNone, fmt.Errorf("the provider takes client secrets neither by %s nor by %s", ClientSecretBasic, ClientSecretPost)
 }

@@ -111,9 +111,9 @@ type answer struct {
 // heeds its context nor authenticates a client that has a secret, the second
 // gives up on the first time-out or 5xx (RFC 8628 section 3.5 wants retries).
 func (o *OIDC) post(ctx context.Context, endpoint string, auth clientAuth, form url.Values) (*answer, error) {
-	if auth != authBasic {
-		form.Set("client_id", o.cfg.ClientID)
-	}
+	// With client_secret_basic the form need not name the client, but the device
+	// endpoints of Google and Dex look there alone.
+	form.Set("client_id", o.cfg.ClientID)
 	if auth == authPost {
 		form.Set("client_secret", o.cfg.ClientSecret)
 	}

@@ -33,7 +33,7 @@ type OIDCConfig struct {
 	// ClientSecret is empty for a public client.
 	ClientSecret string
 	// ClientAuth is how the secret is sent: ClientSecretBasic, ClientSecretPost,
-	// or empty for what the provider's discovery document offers, basic first.
+	// or empty for what the provider's discovery document offers, post first.
 	// Set it where the provider offers both and this client is held to one.
 	ClientAuth string
 	// Scopes to ask for. Default: openid, profile, email. "openid" is added

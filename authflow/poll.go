@@ -121,7 +121,7 @@ func judge(got *answer) outcome {
 		return outcome{kind: pollPending}
 	case "slow_down":
 		return outcome{kind: pollSlower}
-	case "access_denied":
+	case "access_denied", "authorization_declined": // the second is Microsoft Entra's word
 		return outcome{pollFailed, fail(CodeAccessDenied, nil)}
 	case "expired_token":
 		return outcome{pollFailed, fail(CodeExpired, nil)}

@@ -173,7 +173,8 @@ func TestClientAuthentication(t *testing.T) {
 	}{
 		{name: "public", offered: []string{"client_secret_basic"}},
 		{name: "basic by default", secret: secret, user: "gate", pass: "p%26ss+w%25rd%3A"},
-		{name: "basic first", secret: secret, offered: []string{"client_secret_post", "client_secret_basic"}, user: "gate", pass: "p%26ss+w%25rd%3A"},
+		{name: "post first", secret: secret, offered: []string{"client_secret_basic", "client_secret_post"}, inForm: true},
+		{name: "basic as configured", secret: secret, auth: ClientSecretBasic, offered: []string{"client_secret_basic", "client_secret_post"}, user: "gate", pass: "p%26ss+w%25rd%3A"},
 		{name: "post", secret: secret, offered: []string{"client_secret_post", "private_key_jwt"}, inForm: true},
 		{name: "post as configured", secret: secret, auth: ClientSecretPost, offered: []string{"client_secret_basic"}, inForm: true},
 		{name: "neither", secret: secret, offered: []string{"private_key_jwt"}, code: CodeNotConfigured},

@@ -12,6 +12,7 @@ type EventKind string
 const (
 	EventLoginStart   EventKind = "login.start"    // a sign-in was offered
 	EventLoginSuccess EventKind = "login.success"  // somebody signed in
+	EventLoginKey     EventKind = "login.key"      // a key was proven that is bound to a sign-in
 	EventLoginFailure EventKind = "login.failure"  // a sign-in was denied, expired or left
 	EventDecision     EventKind = "decision"       // the policy answered a request
 	EventSessionStart EventKind = "session.start"  // a channel to an origin opened

@@ -43,10 +43,14 @@ func (id Identity) VerifiedEmail() string {
 }
 
 // String names the identity for people: the verified address where there is
-// one, otherwise the subject.
+// one, otherwise the subject, with the preferred_username claim beside it where
+// the provider sends one. It decides nothing.
 func (id Identity) String() string {
 	if email := id.VerifiedEmail(); email != "" {
 		return email
+	}
+	if name, ok := id.Claims["preferred_username"].(string); ok && name != "" && len(name) <= 256 {
+		return id.Subject + " (" + name + ")"
 	}
 	return id.Subject
 }

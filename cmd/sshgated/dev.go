@@ -139,7 +139,7 @@ func (d *dev) up(ctx context.Context, start func(string, func(context.Context) e
 	if err != nil {
 		return err
 	}
-	g, err := newGatewayd(ctx, cfg, d.log)
+	g, err := newGatewayd(ctx, cfg, d.log, d.log)
 	if err != nil {
 		return err
 	}

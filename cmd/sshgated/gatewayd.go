@@ -49,14 +49,14 @@ type gatewayd struct {
 }
 
 // newGatewayd builds the gateway; nothing runs or listens yet. Close it if it
-// is not run.
-func newGatewayd(ctx context.Context, cfg *config.Gateway, log *slog.Logger) (*gatewayd, error) {
+// is not run. log is for whoever runs it, audited for the record of who did what.
+func newGatewayd(ctx context.Context, cfg *config.Gateway, log, audited *slog.Logger) (*gatewayd, error) {
 	g := &gatewayd{cfg: cfg, log: log}
 	if err := g.openState(ctx); err != nil {
 		g.close()
 		return nil, err
 	}
-	if err := g.wire(); err != nil {
+	if err := g.wire(audited); err != nil {
 		g.close()
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (g *gatewayd) openState(ctx context.Context) (err error) {
 }
 
 // wire joins the parts.
-func (g *gatewayd) wire() (err error) {
+func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	g.metrics = web.NewMetrics(web.MetricsConfig{Version: programVersion(), Log: g.log, Gauges: web.Gauges{
 		Tunnels:       func() int { return g.hub.Stats().Tunnels },
 		Streams:       func() int { return g.hub.Stats().Streams },
@@ -90,7 +90,7 @@ func (g *gatewayd) wire() (err error) {
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
 	}})
-	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(g.log), g.metrics)
+	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
 
 	g.oidc, err = authflow.NewOIDC(authflow.OIDCConfig{
 		Issuer:       g.cfg.SignIn.Issuer,
@@ -173,7 +173,7 @@ func originAuth(cfg *config.Gateway) (func(sshgate.OriginName) gateway.OriginAut
 }
 
 func (g *gatewayd) newTLS() (*web.Server, error) {
-	certificate := g.tunnelCA.ServerCertificate([]string{g.cfg.Hostname}, nil)
+	certificate := g.ownCertificate()
 	if g.cfg.Tunnel.CertificateFile != "" {
 		pair, err := tls.LoadX509KeyPair(g.cfg.Tunnel.CertificateFile, g.cfg.Tunnel.KeyFile)
 		if err != nil {
@@ -181,11 +181,22 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		}
 		certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
+	if _, err := certificate(nil); err != nil { // better now than at the first connection
+		return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
+	}
 	return web.NewServer(web.ServerConfig{
 		TLS:    connector.ServerTLS(g.tunnelCA, certificate),
 		Tunnel: g.hub.Serve,
 		Log:    g.log,
 	})
+}
+
+// ownCertificate is what the gateway's own authority signs for its hostname.
+func (g *gatewayd) ownCertificate() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if ip := net.ParseIP(g.cfg.Hostname); ip != nil {
+		return g.tunnelCA.ServerCertificate(nil, []net.IP{ip})
+	}
+	return g.tunnelCA.ServerCertificate([]string{g.cfg.Hostname}, nil)
 }
 
 // listen opens the three ports, except those that are open already.

@@ -30,13 +30,18 @@ func (f *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 	return log, nil
 }
 
+// events returns the logger of audit events, which no --log-level leaves out.
+func (f *logFlags) events(w io.Writer) (*slog.Logger, error) {
+	return logging.New(w, "info", f.format)
+}
+
 func newServe() *cobra.Command {
 	var cfgFlag configFlag
 	var logging logFlags
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway",
-		Long: `Run the gateway until SIGTERM or SIGINT. Then it takes no new connections, lets
+		Long: `Run the gateway until SIGTERM, SIGINT or SIGHUP. Then it takes no new connections, lets
 running sessions go on for up to ssh.drain_timeout, and ends. A second signal
 ends it at once.
 
@@ -44,7 +49,8 @@ On the first start it makes its keys in data_dir: three host keys, the authority
 whose certificates let its users into origins (see "sshgated ca"), and the
 authority of its connectors (see "sshgated connector-cert").
 
-Under systemd (Type=notify) it reports when it is ready.`,
+Audit events (sign-ins, decisions, sessions) go to the log whatever --log-level
+says. Under systemd (Type=notify) it reports when it is ready.`,
 		Example: "  sshgated check --config gateway.yaml && sshgated serve --config gateway.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,7 +62,11 @@ Under systemd (Type=notify) it reports when it is ready.`,
 			if err != nil {
 				return err
 			}
-			g, err := newGatewayd(cmd.Context(), cfg, log)
+			events, err := logging.events(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			g, err := newGatewayd(cmd.Context(), cfg, log, events)
 			if err != nil {
 				return err
 			}

@@ -69,7 +69,7 @@ func (s *stack) signedIn(t testing.TB) *client {
 // command returns a client program of this machine, bounded in time.
 func (c *client) command(name string, args ...string) *exec.Cmd {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	c.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "HOME="+c.home, "SSH_AUTH_SOCK=", "DISPLAY=", "SSH_ASKPASS=",

@@ -78,13 +78,13 @@ func TestClientThatLeavesEndsItsSignIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.metric("sshgate_pending_logins"); err != nil || got != 1 {
+	if got, err := s.metric("sshgate_logins_pending"); err != nil || got != 1 {
 		t.Errorf("while waiting: %v pending sign-ins (%v), want 1", got, err)
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	eventually(t, "the sign-in is given up", 5*time.Second, func() error {
-		if got, err := s.metric("sshgate_pending_logins"); err != nil || got != 0 {
+		if got, err := s.metric("sshgate_logins_pending"); err != nil || got != 0 {
 			return fmt.Errorf("%v pending sign-ins (%v)", got, err)
 		}
 		return nil
@@ -258,7 +258,7 @@ func TestUnknownAndForbiddenOriginsAnswerAlike(t *testing.T) {
 	if forbidden != unknown {
 		t.Errorf("the answers differ:\n%s\n%s", forbidden, unknown)
 	}
-	c.signIn(alice)
+	c = s.signedIn(t)
 	if r := run1(t, c.ssh("-l", "nobody+web1", "gate", "true")); r.code != 255 || !strings.Contains(r.stderr, "no origin") {
 		t.Errorf("a login that no rule allows: %+v", r)
 	}
@@ -311,12 +311,13 @@ func TestTerminal(t *testing.T) {
 	tmux("send-keys", "echo size:$(stty size | tr ' ' x)", "Enter")
 	shows("size:40x120")
 	// Ctrl-C reaches the foreground process as an interrupt.
-	tmux("send-keys", "trap 'echo got-int' INT; sleep 100; echo slept", "Enter")
+	tmux("send-keys", "sleep 4321", "Enter")
 	eventually(t, "sleep runs", 10*time.Second, func() error {
-		return c.command("pgrep", "-f", "^sleep 100$").Run()
+		return c.command("pgrep", "-f", "^sleep 4321$").Run()
 	})
 	tmux("send-keys", "C-c")
-	shows("got-int")
+	tmux("send-keys", "echo status:$?", "Enter")
+	shows("status:130")
 	// The terminal's modes of the client are the origin's.
 	tmux("send-keys", "stty -a | grep -o 'intr = ^.'", "Enter")
 	shows("intr = ^C")

@@ -293,8 +293,11 @@ func (t *sharedT) Errorf(format string, args ...any) {
 	t.failed = true
 	t.Logf(format, args...)
 }
-func (t *sharedT) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-func (t *sharedT) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (t *sharedT) Fatal(args ...any) { t.Fatalf("%s", fmt.Sprint(args...)) }
+func (t *sharedT) Fatalf(format string, args ...any) {
+	t.Errorf(format, args...)
+	panic("the shared stack did not come up")
+}
 
 // sharedStack returns the stack that tests share which change nothing in it.
 func sharedStack(t testing.TB) *stack {
@@ -306,6 +309,12 @@ func sharedStack(t testing.TB) *stack {
 			t.Fatal(err)
 		}
 		shared.t = &sharedT{dir: dir}
+		defer func() {
+			if failure := recover(); failure != nil {
+				closeShared() // prints what the processes said
+				t.Fatal(failure)
+			}
+		}()
 		shared.stack = newStack(shared.t, stackOptions{})
 	})
 	if shared.stack == nil {

@@ -107,7 +107,7 @@ func anyPlainKey(_ gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions,
 func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.Permissions, _ string) (*gossh.Permissions, error) {
 	fingerprint := gossh.FingerprintSHA256(key)
 	if g := c.remembered(meta, fingerprint); g != nil {
-		c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: fingerprint, Detail: "remembered key"}.By(g.identity))
+		c.record(sshgate.Event{Kind: sshgate.EventLoginKey, Key: fingerprint}.By(g.identity))
 		return c.admit(g), nil
 	}
 	if c.auth.proven != "" {
@@ -180,7 +180,7 @@ func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteracti
 func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteractiveChallenge) (*grant, error) {
 	target, err := sshgate.ParseTarget(meta.User())
 	if err != nil {
-		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error(), Err: err}
+		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error()}
 	}
 	ticket, err := c.srv.cfg.SignIns.Join(c.ctx, c.auth.proven)
 	if err != nil {
@@ -190,7 +190,7 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	// Another connection with this key may have been signed in since the key
 	// was looked up, too late for this one to share the sign-in.
 	if g := c.remembered(meta, c.auth.proven); g != nil {
-		c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key, Detail: "remembered key"}.By(g.identity))
+		c.record(sshgate.Event{Kind: sshgate.EventLoginKey, Key: g.key}.By(g.identity))
 		return g, nil
 	}
 	c.record(sshgate.Event{Kind: sshgate.EventLoginStart, Key: c.auth.proven, Origin: target.Origin, Login: target.Login})
@@ -217,7 +217,7 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 		return nil, err
 	}
 	g := &grant{identity: identity, target: target, key: c.auth.proven}
-	c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key, Detail: "sign-in"}.By(identity))
+	c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key}.By(identity))
 	return g, say(challenge, c.welcomeText(g, c.remember(g)))
 }
 

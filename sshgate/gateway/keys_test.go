@@ -121,7 +121,9 @@ func (m *memoryPins) PinHostKeys(_ context.Context, origin sshgate.OriginName, r
 func TestRegistrar(t *testing.T) {
 	events := audit.NewRecorder(10)
 	r := &Registrar{Store: &memoryPins{pins: map[sshgate.OriginName][]sshgate.HostKeyPin{}}, Events: events, Now: time.Now}
-	line := func(s gossh.Signer) string { return strings.TrimSpace(string(gossh.MarshalAuthorizedKey(s.PublicKey()))) }
+	line := func(s gossh.Signer) string {
+		return strings.TrimSpace(string(gossh.MarshalAuthorizedKey(s.PublicKey())))
+	}
 	first, second := line(newSigner(t)), line(newSigner(t))
 	admit := func(keys ...string) error {
 		return r.Admit(t.Context(), connector.Registration{Connector: "rack1", Origin: "web1", HostKeys: keys})

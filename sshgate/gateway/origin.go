@@ -136,8 +136,8 @@ func (c *conn) liveOrigin() *origin {
 }
 
 // reach returns the connection to the origin, made by the first channel that
-// asks. signers are what to use for AgentAuth.
-func (c *conn) reach(a *access, signers func() ([]gossh.Signer, error)) (*origin, *sshgate.Denied) {
+// asks. keys are for AgentAuth; nil where no agent is forwarded.
+func (c *conn) reach(a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
 	c.dialling.Lock()
 	defer c.dialling.Unlock()
 	up := c.liveOrigin()
@@ -145,7 +145,7 @@ func (c *conn) reach(a *access, signers func() ([]gossh.Signer, error)) (*origin
 		ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.DialTimeout)
 		defer cancel()
 		var denial *sshgate.Denied
-		if up, denial = c.dialOrigin(ctx, a, signers); denial != nil {
+		if up, denial = c.dialOrigin(ctx, a, keys); denial != nil {
 			return nil, denial
 		}
 	}
@@ -161,7 +161,7 @@ func (c *conn) reach(a *access, signers func() ([]gossh.Signer, error)) (*origin
 
 // dialOrigin goes through the tunnel to the origin's sshd, checks its host key
 // and signs in.
-func (c *conn) dialOrigin(ctx context.Context, a *access, signers func() ([]gossh.Signer, error)) (*origin, *sshgate.Denied) {
+func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
 	pins, err := c.srv.cfg.HostPins.HostKeys(ctx, a.grant.target.Origin)
 	if err != nil {
 		return nil, c.dialFailure(a, fmt.Errorf("looking up the origin's host keys: %w", err))
@@ -181,7 +181,7 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, signers func() ([]goss
 	if err != nil {
 		return nil, c.dialFailure(a, err)
 	}
-	config, err := c.clientConfig(a, pins, signers)
+	config, err := c.clientConfig(a, pins, keys)
 	if err != nil {
 		nc.Close()
 		return nil, c.dialFailure(a, err)
@@ -247,8 +247,8 @@ func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel, request
 }
 
 // clientConfig is how the gateway presents itself to the origin.
-func (c *conn) clientConfig(a *access, pins []sshgate.HostKeyPin, signers func() ([]gossh.Signer, error)) (*gossh.ClientConfig, error) {
-	auth, err := c.originAuth(a, signers)
+func (c *conn) clientConfig(a *access, pins []sshgate.HostKeyPin, keys *agentKeys) (*gossh.ClientConfig, error) {
+	auth, err := c.originAuth(a, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -266,16 +266,16 @@ func (c *conn) clientConfig(a *access, pins []sshgate.HostKeyPin, signers func()
 	}, nil
 }
 
-func (c *conn) originAuth(a *access, signers func() ([]gossh.Signer, error)) (gossh.AuthMethod, error) {
+func (c *conn) originAuth(a *access, keys *agentKeys) (gossh.AuthMethod, error) {
 	how := c.srv.cfg.Origins(a.grant.target.Origin)
 	switch how.Method {
 	case KeyAuth:
 		return gossh.PublicKeys(how.Key), nil
 	case AgentAuth:
-		if signers == nil {
+		if keys == nil {
 			return nil, errNeedsAgent
 		}
-		return gossh.PublicKeysCallback(signers), nil
+		return gossh.PublicKeysCallback(keys.signers), nil
 	}
 	ttl := how.CertificateTTL
 	if ttl <= 0 {

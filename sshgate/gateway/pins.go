@@ -104,8 +104,8 @@ func (r *Registrar) Admit(ctx context.Context, reg connector.Registration) error
 		return fmt.Errorf("pinning the host keys of %s: %w", reg.Origin, err)
 	}
 	if strangers := missing(reg.HostKeys, pinned); len(strangers) > 0 {
-		reason := fmt.Sprintf("the host key has changed: the origin now shows %s, pinned are %s; if that was intended, run on the gateway: sshgated hostkeys forget %s",
-			fingerprints(strangers), fingerprints(keysOf(pinned)), reg.Origin)
+		reason := fmt.Sprintf("the host key has changed; if that was intended, run \"sshgated hostkeys forget %s\" on the gateway (now %s; pinned %s)",
+			reg.Origin, fingerprints(strangers), fingerprints(keysOf(pinned)))
 		r.record(reg, false, reason)
 		return &connector.Refusal{Code: connector.CodeHostKeyChanged, Reason: reason}
 	}

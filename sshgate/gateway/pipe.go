@@ -12,9 +12,9 @@ import (
 const (
 	// copyBuffer is x/crypto's largest channel packet: one read, one packet.
 	copyBuffer = 32 << 10
-	// exitHold is how long an exit status waits for the output before it. Past
-	// it, a background process of the command keeps the output open, and a
-	// client that waits for the status alone shall have it.
+	// exitHold is how long an exit status waits for the output before it, and
+	// EOF for the exit status. Past it, a background process of the command
+	// keeps the output open, or the command has closed its output and goes on.
 	exitHold = 250 * time.Millisecond
 	// closeHold is how long an origin may take to read what a client sent
 	// before it closed the channel.
@@ -26,8 +26,9 @@ const (
 //
 // The order on the client's channel is kept: the reply to the request that
 // starts a command, its output, its exit status, EOF, close. x/crypto hands each
-// of these out by another queue, so a naive relay lets a close overtake a reply
-// and short commands end in nothing but EOF.
+// of these out by another queue, so a naive relay lets a close overtake a reply,
+// and short commands end in nothing but EOF; or EOF overtake the exit status,
+// and a client that has sent its own EOF closes at once and never hears it.
 type pipe struct {
 	client, origin                 gossh.Channel
 	clientRequests, originRequests <-chan *gossh.Request
@@ -58,15 +59,25 @@ type pipe struct {
 // run returns when both channels are closed and nothing of the pipe is left.
 func (p *pipe) run() {
 	var all sync.WaitGroup
-	inputDone, outputDone := make(chan struct{}), make(chan struct{})
+	inputDone := make(chan struct{})
+	outputDone := make(chan struct{}) // all output is with the client
+	exitDone := make(chan struct{})   // and so is the exit status, or there is none
+	eofDone := make(chan struct{})    // and EOF
 	all.Go(func() {
 		defer close(inputDone)
 		copyCounted(p.origin, p.client, &p.in)
 		_ = p.origin.CloseWrite() // fails where the origin closed first
 	})
 	all.Go(func() {
-		defer close(outputDone)
+		defer close(eofDone)
 		p.copyOutput()
+		close(outputDone)
+		if p.started != nil {
+			waitFor(exitDone, exitHold)
+		}
+		if p.lost == nil || !p.lost() { // after EOF there could be no last word
+			_ = p.client.CloseWrite() // fails where the client closed first
+		}
 	})
 	all.Go(func() {
 		p.passClientRequests()
@@ -75,10 +86,10 @@ func (p *pipe) run() {
 		_ = p.origin.Close() // fails where the origin closed first
 	})
 
-	p.passOriginRequests(outputDone)
+	p.passOriginRequests(outputDone, exitDone)
 	// The origin has closed its channel.
 	p.start()
-	<-outputDone
+	<-eofDone
 	p.answering.Lock()
 	if p.beforeClose != nil {
 		p.beforeClose()
@@ -96,9 +107,6 @@ func (p *pipe) copyOutput() {
 	stderr.Go(func() { copyCounted(p.client.Stderr(), p.origin.Stderr(), &p.out) })
 	copyCounted(p.client, p.origin, &p.out)
 	stderr.Wait()
-	if p.lost == nil || !p.lost() { // after EOF there could be no last word
-		_ = p.client.CloseWrite() // fails where the client closed first
-	}
 }
 
 func (p *pipe) passClientRequests() {
@@ -135,16 +143,24 @@ func startsCommand(req *gossh.Request) bool {
 	return req.Type == requestShell || req.Type == requestExec || req.Type == requestSubsystem
 }
 
-func (p *pipe) passOriginRequests(outputDone <-chan struct{}) {
+// passOriginRequests returns when the origin has closed its channel. It closes
+// exitDone as soon as no exit status is to be waited for.
+func (p *pipe) passOriginRequests(outputDone <-chan struct{}, exitDone chan<- struct{}) {
+	exited := sync.OnceFunc(func() { close(exitDone) })
+	defer exited()
 	for req := range p.originRequests {
 		if p.received != nil {
 			p.received(req)
 		}
-		if req.Type == requestExitStatus || req.Type == requestExitSignal {
+		exit := req.Type == requestExitStatus || req.Type == requestExitSignal
+		if exit {
 			waitFor(outputDone, exitHold)
 		}
 		ok, err := p.client.SendRequest(req.Type, req.WantReply, req.Payload)
 		_ = req.Reply(ok && err == nil, nil) // fails only with the connection
+		if exit {
+			exited()
+		}
 	}
 }
 

@@ -216,6 +216,9 @@ func (s *Server) accept(nc net.Conn) {
 	go func() {
 		defer s.release(c)
 		s.ssh.HandleConn(c.net)
+		// x/crypto reads nothing after a client's disconnect message, so this
+		// may be the first to know.
+		c.clientGone()
 		c.close(errClientGone)
 		c.work.Wait()
 	}()

@@ -177,11 +177,12 @@ func (c *conn) sessionWithAgent(a *access, nc gossh.NewChannel) {
 		return
 	}
 	early, offered := requestsUntilStart(requests)
-	var signers func() ([]gossh.Signer, error)
+	var keys *agentKeys
 	if offered {
-		signers = c.agentSigners
+		keys = &agentKeys{conn: c}
 	}
-	up, denial := c.reach(a, signers)
+	up, denial := c.reach(a, keys)
+	keys.close() // OpenSSH does not end while the channel is open
 	if denial == nil {
 		var upstream gossh.Channel
 		var upstreamRequests <-chan *gossh.Request
@@ -215,18 +216,31 @@ func requestsUntilStart(requests <-chan *gossh.Request) (early []*gossh.Request,
 	return early, offered
 }
 
-// agentSigners returns the keys of the client's agent.
-func (c *conn) agentSigners() ([]gossh.Signer, error) {
-	ch, requests, err := c.ssh.Load().OpenChannel(typeAgent, nil)
+// agentKeys are the keys of the agent that a client forwards, for as long as the
+// origin is being entered.
+type agentKeys struct {
+	conn    *conn
+	channel gossh.Channel
+}
+
+// signers is called by the handshake with the origin, which signs while the
+// channel to the agent is open.
+func (k *agentKeys) signers() ([]gossh.Signer, error) {
+	ch, requests, err := k.conn.ssh.Load().OpenChannel(typeAgent, nil)
 	if err != nil {
 		return nil, fmt.Errorf("opening the client's agent: %w", err)
 	}
-	c.start(func() { gossh.DiscardRequests(requests) })
-	// The signers use the channel during the handshake. It closes with the
-	// connection; there is one for each, since the origin is entered once.
+	k.channel = ch
+	k.conn.start(func() { gossh.DiscardRequests(requests) })
 	signers, err := agent.NewClient(ch).Signers()
 	if err != nil {
 		return nil, fmt.Errorf("listing the keys of the client's agent: %w", err)
 	}
 	return signers, nil
+}
+
+func (k *agentKeys) close() {
+	if k != nil && k.channel != nil {
+		k.channel.Close()
+	}
 }

@@ -84,15 +84,19 @@ func oneCommand(client *gossh.Client) error {
 	if ok, err := ch.SendRequest(requestExec, true, gossh.Marshal(struct{ C string }{"x"})); err != nil || !ok {
 		return fmt.Errorf("exec was answered %v, %v", ok, err)
 	}
+	_ = ch.CloseWrite()
 	var stdout, stderr []byte
 	var readers sync.WaitGroup
 	readers.Go(func() { stdout, _ = io.ReadAll(ch) })
 	readers.Go(func() { stderr, _ = io.ReadAll(ch.Stderr()) })
+	// Like OpenSSH, which closes as soon as both directions have ended: what
+	// comes after EOF is lost then.
+	readers.Wait()
+	ch.Close()
 	status := false
 	for req := range requests {
 		status = status || req.Type == requestExitStatus
 	}
-	readers.Wait()
 	if string(stdout) != "out" || string(stderr) != "err" || !status {
 		return fmt.Errorf("got %q, %q, exit status %v", stdout, stderr, status)
 	}

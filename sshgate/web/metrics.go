@@ -62,7 +62,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		loginsStarted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sshgate_logins_started_total", Help: "Sign-ins that were offered to clients."}),
 		logins: counter("sshgate_logins_total",
-			"Sign-ins that ended, by result: success or failure.", "result"),
+			"Clients that authenticated or failed to, by result: success (a sign-in), key (one remembered by its key) or failure.", "result"),
 		decisions: counter("sshgate_decisions_total",
 			"Answers of the policy, by whether they allowed and by channel.", "allowed", "channel"),
 		hostKeys: counter("sshgate_host_keys_total",
@@ -128,6 +128,8 @@ func (m *Metrics) Write(e sshgate.Event) error {
 		m.loginsStarted.Inc()
 	case sshgate.EventLoginSuccess:
 		m.logins.WithLabelValues("success").Inc()
+	case sshgate.EventLoginKey:
+		m.logins.WithLabelValues("key").Inc()
 	case sshgate.EventLoginFailure:
 		m.logins.WithLabelValues("failure").Inc()
 	case sshgate.EventDecision:

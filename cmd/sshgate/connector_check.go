@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/sshgate"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// expirySoon is when check begins to remind of a certificate's end.
+	expirySoon = 30 * 24 * time.Hour
+	// checkTimeout bounds the look at one origin.
+	checkTimeout = 10 * time.Second
+	// checksAtATime bounds how many origins are looked at together.
+	checksAtATime = 8
+)
+
+func newConnectorCheck() *cobra.Command {
+	var flags connectorFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration, the certificate and the origins",
+		Long: `Check what "run" needs, without the gateway: that the configuration can be read,
+that the certificate is good and names every origin, and that an SSH server
+answers at each. Prints the servers' host keys as the gateway will see them;
+compare the fingerprints with those of ssh-keygen -l at the server.
+
+Exit codes: 0 all is well, 1 something would not work, 2 a wrong flag or a
+configuration that cannot be used.`,
+		Example: `  sshgate connector check --config /etc/sshgate/connector.yaml
+  sshgate connector check --json | jq .origins`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := flags.load()
+			if err != nil {
+				return err
+			}
+			report, err := check(cmd.Context(), cfg, time.Now())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = json.NewEncoder(cmd.OutOrStdout()).Encode(report)
+			} else {
+				err = report.print(cmd.OutOrStdout())
+			}
+			if err != nil {
+				return err
+			}
+			if !report.OK {
+				return errors.New("something would not work; see above")
+			}
+			return nil
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as one JSON object")
+	return cmd
+}
+
+// checkReport is what check found, as --json prints it.
+type checkReport struct {
+	OK          bool              `json:"ok"`
+	Gateway     string            `json:"gateway"`
+	Certificate certificateReport `json:"certificate"`
+	Origins     []originReport    `json:"origins"`
+}
+
+type certificateReport struct {
+	Connector string    `json:"connector"`
+	Hostnames []string  `json:"hostnames"`
+	NotAfter  time.Time `json:"not_after"`
+	// Problem is empty when the certificate is good, Warning when it is so for long.
+	Problem string `json:"problem,omitempty"`
+	Warning string `json:"warning,omitempty"`
+}
+
+type originReport struct {
+	Name     sshgate.OriginName `json:"name"`
+	Address  string             `json:"address"`
+	HostKeys []hostKeyReport    `json:"host_keys"`
+	Problems []string           `json:"problems,omitempty"`
+}
+
+type hostKeyReport struct {
+	Type        string `json:"type"`
+	Fingerprint string `json:"fingerprint"`
+	Key         string `json:"key"`
+}
+
+func check(ctx context.Context, cfg *config.Connector, now time.Time) (*checkReport, error) {
+	// As run would, for the errors that it would end with.
+	if _, err := newAgent(cfg, nil); err != nil {
+		return nil, err
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.CertificateFile, cfg.KeyFile)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("loading the connector's certificate: %w", err)}
+	}
+	report := &checkReport{
+		Gateway: cfg.Gateway,
+		Certificate: certificateReport{
+			Connector: pair.Leaf.Subject.CommonName, Hostnames: pair.Leaf.DNSNames, NotAfter: pair.Leaf.NotAfter,
+		},
+		Origins: make([]originReport, len(cfg.Origins)),
+	}
+	report.Certificate.judge(pair.Leaf.NotBefore, now)
+	var group errgroup.Group
+	group.SetLimit(checksAtATime)
+	for i, o := range origins(cfg) {
+		group.Go(func() error {
+			report.Origins[i] = checkOrigin(ctx, o, pair.Leaf.DNSNames)
+			return nil
+		})
+	}
+	_ = group.Wait() // always nil: what is wrong stands in the report
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	report.OK = report.Certificate.Problem == "" &&
+		!slices.ContainsFunc(report.Origins, func(o originReport) bool { return len(o.Problems) > 0 })
+	return report, nil
+}
+
+func (c *certificateReport) judge(notBefore, now time.Time) {
+	switch {
+	case now.Before(notBefore):
+		c.Problem = "it is not good before " + notBefore.Format(time.DateTime) + "; is this machine's clock right?"
+	case now.After(c.NotAfter):
+		c.Problem = "it expired on " + c.NotAfter.Format(time.DateOnly) + "; have the gateway's operator issue another"
+	case c.NotAfter.Sub(now) < expirySoon:
+		c.Warning = fmt.Sprintf("it expires in %d days; have the gateway's operator issue another", c.NotAfter.Sub(now)/(24*time.Hour))
+	}
+}
+
+// checkOrigin looks whether the certificate with the names permits the origin
+// and whether its SSH server answers.
+func checkOrigin(ctx context.Context, o connector.Origin, names []string) originReport {
+	report := originReport{Name: o.Name, Address: o.Address, HostKeys: []hostKeyReport{}}
+	if !slices.ContainsFunc(names, func(name string) bool {
+		pattern, err := sshgate.ParseHostPattern(name)
+		return err == nil && pattern.Match(o.Name)
+	}) {
+		report.Problems = append(report.Problems, "the certificate does not name it; the gateway will refuse it")
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	keys, err := connector.ScanHostKeys(ctx, o.Address, nil)
+	if err != nil {
+		report.Problems = append(report.Problems, err.Error())
+	}
+	for _, line := range keys {
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil {
+			report.Problems = append(report.Problems, err.Error())
+			continue
+		}
+		report.HostKeys = append(report.HostKeys, hostKeyReport{Type: key.Type(), Fingerprint: ssh.FingerprintSHA256(key), Key: line})
+	}
+	return report
+}
+
+// print writes the report for people.
+func (r *checkReport) print(w io.Writer) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "gateway      %s\n", r.Gateway)
+	fmt.Fprintf(&text, "certificate  connector %s, good until %s, may publish %s\n",
+		r.Certificate.Connector, r.Certificate.NotAfter.Format(time.DateOnly), strings.Join(r.Certificate.Hostnames, ", "))
+	if r.Certificate.Problem != "" {
+		fmt.Fprintf(&text, "  PROBLEM    %s\n", r.Certificate.Problem)
+	}
+	if r.Certificate.Warning != "" {
+		fmt.Fprintf(&text, "  warning    %s\n", r.Certificate.Warning)
+	}
+	for _, o := range r.Origins {
+		fmt.Fprintf(&text, "origin       %s at %s\n", o.Name, o.Address)
+		for _, key := range o.HostKeys {
+			fmt.Fprintf(&text, "  host key   %s %s\n", key.Type, key.Fingerprint)
+		}
+		for _, problem := range o.Problems {
+			fmt.Fprintf(&text, "  PROBLEM    %s\n", problem)
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/internal/logging"
+)
+
+const defaultGrace = 30 * time.Second
+
+func newConnectorRun() *cobra.Command {
+	var flags connectorFlags
+	var level, format string
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the connector",
+		Long: `Run the connector until SIGTERM or SIGINT. Then it takes no new connections, lets
+running ones go on for up to --grace, and ends with exit code 0. A second signal
+ends it at once. A gateway that is away is tried again without end.
+
+The certificate is read again for each connection to the gateway, so replacing
+its files renews it. Under systemd (Type=notify) the connector reports ready
+when the first connection is registered.
+
+Exit codes: 0 it was told to stop, 1 it failed, 2 a wrong flag or a configuration
+that cannot be used.`,
+		Example: `  sshgate connector run --config /etc/sshgate/connector.yaml
+  sshgate connector run --log-level debug --log-format text`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLog(cmd.ErrOrStderr(), level, format)
+			if err != nil {
+				return err
+			}
+			if grace < 0 {
+				return usageError{fmt.Errorf("--grace is %s; it cannot be negative", grace)}
+			}
+			cfg, err := flags.load()
+			if err != nil {
+				return err
+			}
+			agent, err := newAgent(cfg, log)
+			if err != nil {
+				return err
+			}
+			return runAgent(cmd.Context(), agent, grace, log)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().StringVar(&level, "log-level", "info", "least level to log: debug, info, warn or error")
+	cmd.Flags().StringVar(&format, "log-format", logging.Auto, "text, json, or auto: text on a terminal, otherwise JSON")
+	cmd.Flags().DurationVar(&grace, "grace", defaultGrace, "how long running connections may go on after a signal")
+	// These fail only for an unknown flag.
+	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{logging.Auto, logging.Text, logging.JSON}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
+	log, err := logging.New(w, level, format)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return log, nil
+}
+
+func newAgent(cfg *config.Connector, log *slog.Logger) (*connector.Agent, error) {
+	tlsConfig, err := connector.ClientTLS(cfg.CertificateFile, cfg.KeyFile, cfg.GatewayCAFile, cfg.ServerName)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	agent, err := connector.NewAgent(connector.AgentConfig{
+		Gateway:     cfg.Gateway,
+		TLS:         tlsConfig,
+		Connections: cfg.Connections,
+		Origins:     origins(cfg),
+		Software:    "sshgate/" + programVersion(),
+		Log:         log,
+	})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return agent, nil
+}
+
+// runAgent runs the agent until ctx is done and its connections are, too.
+func runAgent(ctx context.Context, agent *connector.Agent, grace time.Duration, log *slog.Logger) error {
+	log.Info("the connector starts", "version", programVersion())
+	ended := make(chan error, 1)
+	go func() { ended <- agent.Run(context.WithoutCancel(ctx)) }() // Shutdown ends it
+	ready := agent.Ready()
+	for {
+		select {
+		case <-ready:
+			ready = nil // once
+			notify(log, daemon.SdNotifyReady)
+			continue
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+		}
+		break
+	}
+	notify(log, daemon.SdNotifyStopping)
+	log.Info("stopping; running connections may finish", "connections", agent.Stats().Streams, "grace", grace)
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if err := agent.Shutdown(bounded); err != nil {
+		log.Warn("connections were cut at the end of the grace time")
+	}
+	err := <-ended
+	log.Info("stopped")
+	return err
+}
+
+// notify tells systemd, where it is there.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd could not be told", "state", state, "err", err)
+	}
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sshgate/sshgate/connector"
+)
+
+const testTimeout = 20 * time.Second
+
+// lockedBuffer is a buffer that a program writes to while the test reads.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// startHub is a gateway's tunnel port, with a certificate of the CA in dir.
+func startHub(t *testing.T, dir string) (*connector.Hub, string) {
+	t.Helper()
+	ca, err := connector.OpenCA(filepath.Join(dir, "ca"), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hub, err := connector.NewHub(connector.HubConfig{Admit: func(context.Context, connector.Registration) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", connector.ServerTLS(ca, ca.ServerCertificate([]string{"gate.test"}, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				if tc := conn.(*tls.Conn); tc.Handshake() == nil {
+					_ = hub.Serve(context.Background(), tc)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		hub.Close()
+		wg.Wait()
+	})
+	return hub, listener.Addr().String()
+}
+
+// From the start to SIGTERM, with a connection that outlives the signal, as
+// systemd sees it.
+func TestConnectorRun(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeCert(dir, time.Hour, "web1"); err != nil {
+		t.Fatal(err)
+	}
+	hub, gateway := startHub(t, dir)
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer origin.Close()
+	go func() {
+		for {
+			conn, err := origin.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "not ssh\r\n") // ends the scans at once
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
+	states, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer states.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	file := filepath.Join(dir, "connector.yaml")
+	text := fmt.Sprintf("gateway: %s\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://%s\n", gateway, origin.Addr())
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, sigterm := context.WithCancel(context.Background())
+	defer sigterm()
+	var stderr lockedBuffer
+	code := make(chan int, 1)
+	go func() {
+		code <- Run(ctx, []string{"connector", "run", "--config", file, "--log-format", "json"}, nil, io.Discard, &stderr)
+	}()
+	expectState(t, states, "READY=1")
+	conn, err := hub.Dial(context.Background(), connector.DialRequest{Origin: "web1", RequestID: "r-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	sigterm()
+	expectState(t, states, "STOPPING=1")
+	if _, err := conn.Write([]byte("hello\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(conn)
+	if err != nil || string(got) != "not ssh\r\nhello\n" {
+		t.Errorf("after SIGTERM: %q, %v", got, err)
+	}
+	conn.Close()
+	select {
+	case c := <-code:
+		if c != exitOK {
+			t.Errorf("exit code %d", c)
+		}
+	case <-time.After(testTimeout):
+		t.Fatal("the connector does not end")
+	}
+	for _, want := range []string{`"msg":"connected"`, `"request":"r-1"`, `"msg":"stopped"`, `"time":"20`} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("the log has no %s:\n%s", want, stderr.String())
+		}
+	}
+}
+
+func expectState(t *testing.T, states *net.UnixConn, want string) {
+	t.Helper()
+	_ = states.SetReadDeadline(time.Now().Add(testTimeout))
+	buf := make([]byte, 256)
+	n, err := states.Read(buf)
+	if err != nil || string(buf[:n]) != want {
+		t.Fatalf("systemd was told %q, %v; want %s", buf[:n], err, want)
+	}
+}

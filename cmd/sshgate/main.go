@@ -1,0 +1,97 @@
+// Command sshgate is what runs where the gateway is not: the connector, which
+// publishes SSH servers through a gateway.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/sshgate/sshgate/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(Run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// The exit codes, as --help gives them.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2 // a wrong flag or a configuration that cannot be used
+)
+
+// usageError is an error for which exitUsage is right.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// Run is the whole program: it runs the command that args name until it is done
+// or ctx is, and returns the exit code.
+func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "sshgate: %v\n", err)
+	var usage usageError
+	var problems *config.Error
+	if errors.As(err, &usage) || errors.As(err, &problems) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sshgate",
+		Short: "Publish SSH servers through an sshgate gateway",
+		Long: `sshgate runs where the gateway is not. Its connector runs at an SSH server, or
+near it, and publishes it through the gateway without an open port: it only ever
+dials out.
+
+Exit codes: 0 all is well, 1 it failed, 2 a wrong flag or a configuration that
+cannot be used.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          subcommand,
+		RunE:          help,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(newConnector(), newVersion())
+	return root
+}
+
+// help is what a command does that only holds others.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// subcommand checks the arguments of such a command: there is none but the name
+// of another, which cobra has looked for.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usageError{fmt.Errorf("unknown command %q; see: %s --help", args[0], cmd.CommandPath())}
+}
+
+// noArguments checks the arguments of a command that takes flags only.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usageError{fmt.Errorf("unexpected argument %q; see: %s --help", args[0], cmd.CommandPath())}
+}

@@ -1,0 +1,330 @@
+package connector
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/sshgate/sshgate/sshgate"
+)
+
+// Origin is an SSH server that an agent publishes.
+type Origin struct {
+	// Name is what people reach it by.
+	Name sshgate.OriginName
+	// Address is the HOST:PORT that the agent dials for it.
+	Address string
+}
+
+// AgentConfig is what an Agent needs.
+type AgentConfig struct {
+	// Gateway is the HOST:PORT of the gateway's tunnel. Required.
+	Gateway string
+	// TLS holds the connector's certificate (Certificates or, to renew it
+	// without a restart, GetClientCertificate), the gateway's CA (RootCAs; nil
+	// means the system's) and the gateway's name (ServerName; default the host
+	// of Gateway). Required. Version and protocols are set by the agent, and
+	// InsecureSkipVerify is refused.
+	TLS *tls.Config
+	// Connections is how many tunnels are kept open. Default 2.
+	Connections int
+	// Origins are all that the agent ever dials: 1 to MaxOrigins, with
+	// different names.
+	Origins []Origin
+	// MaxStreams is how many connections to origins there can be at a time, in
+	// all tunnels. Default 1024.
+	MaxStreams int
+	// Software names the program and its version to the gateway, as in
+	// "sshgate/1.2.3". Default "sshgate".
+	Software string
+	// Log is for the operator of the connector. Nil discards.
+	Log *slog.Logger
+	// Now is the clock that tells whether a tunnel was stable. Default time.Now.
+	Now func() time.Time
+	// DialGateway and DialOrigin open the network connections. Default net.Dialer.
+	DialGateway Dialer
+	DialOrigin  Dialer
+}
+
+const (
+	defaultConnections   = 2
+	defaultAgentStreams  = 1024
+	defaultSoftware      = "sshgate"
+	maxLingering         = 16 // drained tunnels with streams on them
+	maxConcurrentScans   = 4
+	retryMultiplier      = 2
+	tcpNetwork           = "tcp"
+	gatewayNotOurTLSHint = "is that the tunnel port of an sshgate gateway?"
+)
+
+// Agent is the origins' end of the tunnels. Make one with NewAgent, then call
+// Run.
+type Agent struct {
+	cfg     AgentConfig
+	log     *slog.Logger
+	timing  timing
+	tls     *tls.Config
+	origins map[sshgate.OriginName]string // name to address
+	keys    *hostKeys
+
+	ready     chan struct{} // closed at the first registration
+	readyOnce sync.Once
+	stopping  context.Context // done once Shutdown is called
+	stop      context.CancelFunc
+	done      chan struct{} // closed when Run returns
+	cancel    context.CancelCauseFunc
+	tunnels   sync.WaitGroup // slots and uplinks
+
+	connected atomic.Int64
+	lingering atomic.Int64
+	streams   atomic.Int64
+	served    atomic.Uint64
+
+	mu      sync.Mutex
+	running bool
+	refused map[sshgate.OriginName]Refusal // what the log was told last
+}
+
+// NewAgent checks the configuration. Nothing is dialled before Run.
+func NewAgent(cfg AgentConfig) (*Agent, error) {
+	host, err := checkAddress(cfg.Gateway)
+	if err != nil {
+		return nil, fmt.Errorf("connector: the gateway's address: %w", err)
+	}
+	tlsConfig, err := clientTLS(cfg.TLS, host)
+	if err != nil {
+		return nil, fmt.Errorf("connector: %w", err)
+	}
+	origins, err := checkOrigins(cfg.Origins)
+	if err != nil {
+		return nil, fmt.Errorf("connector: %w", err)
+	}
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
+	cfg.MaxStreams = cmp.Or(cfg.MaxStreams, defaultAgentStreams)
+	cfg.Software = cmp.Or(cfg.Software, defaultSoftware)
+	if cfg.Connections < 0 || cfg.MaxStreams < 0 {
+		return nil, errors.New("connector: a limit is negative")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.DialGateway == nil {
+		cfg.DialGateway = (&net.Dialer{}).DialContext
+	}
+	if cfg.DialOrigin == nil {
+		cfg.DialOrigin = (&net.Dialer{}).DialContext
+	}
+	a := &Agent{
+		cfg:     cfg,
+		log:     orDiscard(cfg.Log),
+		timing:  defaultTiming(),
+		tls:     tlsConfig,
+		origins: origins,
+		keys:    newHostKeys(cfg.Origins),
+		ready:   make(chan struct{}),
+		done:    make(chan struct{}),
+		refused: make(map[sshgate.OriginName]Refusal),
+	}
+	a.stopping, a.stop = context.WithCancel(context.Background())
+	return a, nil
+}
+
+func clientTLS(cfg *tls.Config, host string) (*tls.Config, error) {
+	switch {
+	case cfg == nil || len(cfg.Certificates) == 0 && cfg.GetClientCertificate == nil:
+		return nil, errors.New("the TLS configuration has no client certificate")
+	case cfg.InsecureSkipVerify:
+		return nil, errors.New("the TLS configuration does not verify the gateway")
+	}
+	cfg = cfg.Clone()
+	cfg.MinVersion = tls.VersionTLS13
+	cfg.NextProtos = []string{ALPN}
+	cfg.ServerName = cmp.Or(cfg.ServerName, host)
+	return cfg, nil
+}
+
+func checkOrigins(origins []Origin) (map[sshgate.OriginName]string, error) {
+	if len(origins) == 0 || len(origins) > MaxOrigins {
+		return nil, fmt.Errorf("%d origins are configured, expected 1 to %d; run another connector for more", len(origins), MaxOrigins)
+	}
+	addresses := make(map[sshgate.OriginName]string, len(origins))
+	for _, o := range origins {
+		if name, err := sshgate.ParseOriginName(string(o.Name)); err != nil || name != o.Name {
+			return nil, fmt.Errorf("%q is not the name of an origin in normal form", o.Name)
+		}
+		if _, twice := addresses[o.Name]; twice {
+			return nil, fmt.Errorf("the origin %s is configured twice", o.Name)
+		}
+		if _, err := checkAddress(o.Address); err != nil {
+			return nil, fmt.Errorf("the address of %s: %w", o.Name, err)
+		}
+		addresses[o.Name] = o.Address
+	}
+	return addresses, nil
+}
+
+// checkAddress returns the host of HOST:PORT.
+func checkAddress(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	if host == "" || port == "" {
+		return "", fmt.Errorf("%q is not HOST:PORT", address)
+	}
+	return host, nil
+}
+
+var (
+	errStopped = errors.New("the connector was told to stop")
+	errGrace   = errors.New("the connector was told to stop and its connections took too long")
+)
+
+// Run keeps the tunnels open until ctx is done, which cuts all connections, or
+// Shutdown has had them finish. It returns once everything it started has
+// ended. An agent runs once; only a second call is an error.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	a.mu.Lock()
+	if a.running {
+		a.mu.Unlock()
+		return errors.New("connector: the agent runs already")
+	}
+	a.running, a.cancel = true, cancel
+	a.mu.Unlock()
+	defer close(a.done)
+
+	var scans sync.WaitGroup
+	slots := make(chan struct{}, maxConcurrentScans)
+	for _, o := range a.cfg.Origins {
+		scans.Go(func() { a.watchHostKeys(ctx, o, slots) })
+	}
+	for n := range a.cfg.Connections {
+		a.tunnels.Go(func() { a.keepConnected(ctx, n) })
+	}
+	a.tunnels.Wait()
+	cancel(errStopped)
+	scans.Wait()
+	return nil
+}
+
+// Shutdown has the agent stop: the gateway dials nothing more through it, and
+// Run returns when the last connection to an origin has ended. When ctx is done
+// before, the rest is cut and its cause returned. It waits for Run.
+func (a *Agent) Shutdown(ctx context.Context) error {
+	a.stop()
+	a.mu.Lock()
+	running, cancel := a.running, a.cancel
+	a.mu.Unlock()
+	if !running {
+		return nil
+	}
+	select {
+	case <-a.done:
+		return nil
+	case <-ctx.Done():
+		cancel(errGrace)
+		<-a.done
+		return context.Cause(ctx)
+	}
+}
+
+// Ready is closed when the first tunnel is registered.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// AgentStats are counts for monitoring.
+type AgentStats struct {
+	Tunnels int    // registered now
+	Streams int    // connections to origins now
+	Served  uint64 // connections to origins so far
+}
+
+// Stats returns the agent's counts.
+func (a *Agent) Stats() AgentStats {
+	return AgentStats{
+		Tunnels: int(a.connected.Load()),
+		Streams: int(a.streams.Load()),
+		Served:  a.served.Load(),
+	}
+}
+
+func (a *Agent) isStopping() bool { return a.stopping.Err() != nil }
+
+// keepConnected keeps one tunnel open, whatever happens to it, until ctx is
+// done or the agent stops.
+func (a *Agent) keepConnected(ctx context.Context, n int) {
+	retry := a.newBackOff(a.timing.retryFirst, a.timing.retryMost)
+	log := a.log.With("gateway", a.cfg.Gateway, "slot", n)
+	for {
+		stable, err := a.connect(ctx, log)
+		if ctx.Err() != nil || a.isStopping() {
+			return
+		}
+		if stable {
+			retry.Reset()
+		}
+		wait := retry.NextBackOff()
+		log.Warn("the tunnel is down", "cause", explain(err), "next_try_in", wait.Round(time.Millisecond))
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-a.stopping.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil || a.isStopping() {
+			return
+		}
+	}
+}
+
+// newBackOff returns waits that double from first to most, each longer or
+// shorter by up to half.
+func (a *Agent) newBackOff(first, most time.Duration) *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.Multiplier = first, most, retryMultiplier
+	b.Reset()
+	return b
+}
+
+var errMoved = errors.New("the gateway asked for another tunnel in its place")
+
+// connect opens one tunnel and returns when it has ended or another should take
+// its place, with the reason. It tells whether the tunnel was up long enough to
+// call it stable.
+func (a *Agent) connect(ctx context.Context, log *slog.Logger) (stable bool, err error) {
+	u, err := a.open(ctx, log)
+	if err != nil {
+		return false, err
+	}
+	ended := make(chan error, 1)
+	a.tunnels.Go(func() { ended <- u.run(ctx) })
+	select {
+	case err = <-ended:
+	case <-u.moved:
+		err = errMoved
+	}
+	since := u.registeredAt()
+	return !since.IsZero() && a.cfg.Now().Sub(since) >= a.timing.stable, err
+}
+
+// explain adds to an error what to do about it, where that is known.
+func explain(err error) error {
+	var unknown *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%w; is gateway_ca_file that gateway's CA, and server_name a name in its certificate?", err)
+	case isAlert(err):
+		return fmt.Errorf("%w; does the gateway know this connector's certificate, and is it still good?", err)
+	}
+	return err
+}

@@ -1,0 +1,495 @@
+package connector
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sshgate/sshgate/sshgate"
+)
+
+// ErrOffline is what Dial returns when no connector publishes the origin.
+var ErrOffline = errors.New("the origin is offline")
+
+// Registration is a connector's wish to publish one origin.
+type Registration struct {
+	// Connector is the common name in the connector's certificate.
+	Connector string
+	// Origin is one that the certificate permits.
+	Origin sshgate.OriginName
+	// HostKeys are the origin's host keys in authorized_keys form without a
+	// comment. There are none while its SSH server is down.
+	HostKeys []string
+	// RemoteAddr is where the connector's connection comes from.
+	RemoteAddr netip.AddrPort
+}
+
+// HubConfig is what a Hub needs.
+type HubConfig struct {
+	// Admit decides whether an origin may be published as reported. Required.
+	// A *Refusal refuses it for that reason. Any other error means that there
+	// is no answer now: the connector is told to ask again, and an origin that
+	// it publishes with the same keys stays published. Admit is called
+	// concurrently, with a context that ends after ten seconds.
+	Admit func(ctx context.Context, reg Registration) error
+	// Events takes origin.up and origin.down events, in order, one at a time.
+	// Nil drops them. It must not call the hub.
+	Events func(sshgate.Event)
+	// Log is for what the gateway's operator should know. Nil discards.
+	Log *slog.Logger
+	// Now is the clock for certificates and event times. Default time.Now.
+	Now func() time.Time
+	// MaxTunnels is how many connections of connectors are served at a time.
+	// Default 1024. One connector has at most 64 of them.
+	MaxTunnels int
+	// MaxStreamsPerTunnel is how many origin connections a tunnel carries at a
+	// time. Default 512. Each can hold up to 4 MiB in memory that its reader
+	// has not taken yet.
+	MaxStreamsPerTunnel int
+}
+
+const (
+	defaultMaxTunnels       = 1024
+	defaultMaxStreams       = 512
+	maxTunnelsPerConnector  = 64
+	maxConnectorNameForLogs = 64
+)
+
+// Hub is the gateway's end of all tunnels. Hand it the connections that
+// negotiated ALPN with Serve, and reach origins with Dial.
+type Hub struct {
+	cfg    HubConfig
+	log    *slog.Logger
+	timing timing
+
+	ctx     context.Context // done once Close is called
+	cancel  context.CancelCauseFunc
+	serving sync.WaitGroup // calls of Serve
+
+	// announcing is held over a change of what is published and its events, so
+	// that they come in order. It is locked before mu.
+	announcing sync.Mutex
+
+	mu       sync.Mutex
+	closed   bool
+	draining bool
+	drained  chan struct{} // closed when draining and without streams
+	tunnels  map[*tunnel]bool
+	streams  int // of all tunnels
+	dials    uint64
+	failures uint64
+}
+
+// NewHub returns a hub without tunnels. Close it when done.
+func NewHub(cfg HubConfig) (*Hub, error) {
+	if cfg.Admit == nil {
+		return nil, errors.New("connector: HubConfig.Admit is missing")
+	}
+	if cfg.Events == nil {
+		cfg.Events = func(sshgate.Event) {}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	cfg.MaxTunnels = cmp.Or(cfg.MaxTunnels, defaultMaxTunnels)
+	cfg.MaxStreamsPerTunnel = cmp.Or(cfg.MaxStreamsPerTunnel, defaultMaxStreams)
+	h := &Hub{
+		cfg:     cfg,
+		log:     orDiscard(cfg.Log),
+		timing:  defaultTiming(),
+		drained: make(chan struct{}),
+		tunnels: make(map[*tunnel]bool),
+	}
+	h.ctx, h.cancel = context.WithCancelCause(context.Background())
+	return h, nil
+}
+
+var errHubClosed = errors.New("the gateway has stopped")
+
+// Serve owns one connector's connection until its tunnel ends, ctx is done, or
+// the hub is closed, and returns why. The connection must have completed its
+// handshake, negotiated ALPN, and shown a certificate that was verified.
+func (h *Hub) Serve(ctx context.Context, conn *tls.Conn) error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		conn.NetConn().Close()
+		return errHubClosed
+	}
+	h.serving.Add(1)
+	h.mu.Unlock()
+	defer h.serving.Done()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(h.ctx, func() { cancel(context.Cause(h.ctx)) })()
+	t, err := h.newTunnel(conn)
+	if err != nil {
+		conn.NetConn().Close()
+		return err
+	}
+	return t.serve(ctx, cancel)
+}
+
+// add takes the tunnel in. A refusal is for its connector to read; an error
+// means that not even that is worth a tunnel's memory.
+func (h *Hub) add(t *tunnel) (*Refusal, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	same := 0
+	for other := range h.tunnels {
+		if other.connector == t.connector {
+			same++
+		}
+	}
+	if len(h.tunnels) >= 2*h.cfg.MaxTunnels || same >= 2*maxTunnelsPerConnector {
+		return nil, errors.New("too many tunnels")
+	}
+	h.tunnels[t] = true
+	switch {
+	case h.draining:
+		return &Refusal{CodeDraining, "the gateway is about to stop"}, nil
+	case len(h.tunnels) > h.cfg.MaxTunnels:
+		return &Refusal{CodeOverloaded, "the gateway serves as many tunnels as it may"}, nil
+	case same >= maxTunnelsPerConnector:
+		return &Refusal{CodeOverloaded, fmt.Sprintf("this connector has %d tunnels already", same)}, nil
+	}
+	return nil, nil
+}
+
+// publish replaces what the tunnel publishes.
+func (h *Hub) publish(t *tunnel, published map[sshgate.OriginName]publication, refused map[sshgate.OriginName]*Refusal) {
+	h.change(t, "", func() { t.published, t.refused = published, refused })
+}
+
+// remove forgets the tunnel. Its connections stay counted until they are closed.
+func (h *Hub) remove(t *tunnel, reason string) {
+	h.change(t, reason, func() {
+		delete(h.tunnels, t)
+		t.published, t.refused = nil, nil
+	})
+}
+
+// change applies a change to the tunnel's published origins and announces those
+// that came up or went down by it.
+func (h *Hub) change(t *tunnel, reason string, apply func()) {
+	h.announcing.Lock()
+	defer h.announcing.Unlock()
+	h.mu.Lock()
+	before := t.published
+	apply()
+	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(t.published))
+	slices.Sort(names)
+	var events []sshgate.Event
+	for _, name := range slices.Compact(names) {
+		_, was := before[name]
+		_, is := t.published[name]
+		if was != is && !h.publishedElsewhere(t, name) {
+			events = append(events, h.event(t, name, is, reason))
+		}
+	}
+	h.mu.Unlock()
+	for _, event := range events {
+		h.cfg.Events(event)
+	}
+}
+
+func (h *Hub) publishedElsewhere(t *tunnel, name sshgate.OriginName) bool {
+	for other := range h.tunnels {
+		if _, ok := other.published[name]; ok && other != t {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *Hub) event(t *tunnel, name sshgate.OriginName, up bool, reason string) sshgate.Event {
+	kind := sshgate.EventOriginDown
+	if up {
+		kind, reason = sshgate.EventOriginUp, ""
+	}
+	return sshgate.Event{
+		Time:       h.cfg.Now(),
+		Kind:       kind,
+		Identity:   "connector " + t.connector,
+		ClientAddr: t.remote.Addr(),
+		Origin:     name,
+		Reason:     reason,
+	}
+}
+
+// DialRequest asks for a connection to an origin. Everything but Origin is for
+// the connector's log.
+type DialRequest struct {
+	RequestID    sshgate.RequestID
+	ConnectionID sshgate.ConnectionID
+	Origin       sshgate.OriginName
+	Identity     string // of who asks, as Identity.String returns it
+	Login        sshgate.Login
+	ClientAddr   netip.Addr
+}
+
+// Dial connects to an origin through the tunnel with the fewest connections
+// that publishes it, or through another where that one fails. It waits until
+// ctx is done and no longer than 15 seconds.
+//
+// The error is a *Refusal with the reason where somebody gave one. That
+// includes CodeHostKeyChanged when nobody publishes the origin because its host
+// keys were refused. Where nobody publishes it at all, or all that do are lost,
+// the error is ErrOffline.
+func (h *Hub) Dial(ctx context.Context, req DialRequest) (Conn, error) {
+	conn, err := h.dial(ctx, req)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dials++
+	if err != nil {
+		h.failures++
+		return nil, fmt.Errorf("dialling %s: %w", req.Origin, err)
+	}
+	return conn, nil
+}
+
+func (h *Hub) dial(ctx context.Context, req DialRequest) (Conn, error) {
+	tunnels, err := h.candidates(req.Origin)
+	if err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, h.timing.dial)
+	defer cancel()
+	var failure error
+	unable := map[string]bool{} // connectors that cannot reach the origin
+	for _, t := range tunnels {
+		if unable[t.connector] {
+			continue
+		}
+		conn, err := t.dial(bounded, req)
+		if err == nil {
+			return conn, nil
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case bounded.Err() != nil:
+			return nil, &Refusal{CodeDialTimeout, fmt.Sprintf("its connector did not answer within %s", h.timing.dial)}
+		}
+		t.log.Warn("dialling an origin failed", "request", req.RequestID, "origin", req.Origin, "err", err)
+		// One connector's tunnels lead to the same place: that its origin does
+		// not answer is no reason to ask again. Another connector may be nearer.
+		unable[t.connector] = isOriginFailure(err)
+		failure = graver(failure, err)
+	}
+	var refusal *Refusal
+	if !errors.As(failure, &refusal) {
+		return nil, fmt.Errorf("%w: %w", ErrOffline, failure) // its tunnels are lost
+	}
+	return nil, refusal
+}
+
+// candidates returns the tunnels that publish the origin: those that are not
+// suspiciously quiet first, and among them those with few streams.
+func (h *Hub) candidates(origin sshgate.OriginName) ([]*tunnel, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || h.draining {
+		return nil, &Refusal{CodeDraining, "the gateway is about to stop"}
+	}
+	type ranked struct {
+		*tunnel
+		quiet   bool
+		streams int
+	}
+	var found []ranked
+	var changed *Refusal
+	for t := range h.tunnels {
+		if refusal := t.refused[origin]; refusal != nil && refusal.Code == CodeHostKeyChanged {
+			changed = refusal
+		}
+		if _, ok := t.published[origin]; ok && !t.draining {
+			found = append(found, ranked{t, t.line.silence() > 2*h.timing.heartbeat, t.streams})
+		}
+	}
+	if len(found) == 0 {
+		if changed != nil {
+			return nil, changed
+		}
+		return nil, ErrOffline
+	}
+	slices.SortFunc(found, func(a, b ranked) int {
+		if a.quiet != b.quiet {
+			if a.quiet {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(a.streams, b.streams)
+	})
+	tunnels := make([]*tunnel, len(found))
+	for i, r := range found {
+		tunnels[i] = r.tunnel
+	}
+	return tunnels, nil
+}
+
+func isOriginFailure(err error) bool {
+	var refusal *Refusal
+	if !errors.As(err, &refusal) {
+		return false
+	}
+	switch refusal.Code {
+	case CodeDialRefused, CodeDialTimeout, CodeDialFailed:
+		return true
+	}
+	return false
+}
+
+// graver picks the failure that says the most: what an origin answered before
+// what a connector did, and that before the loss of a tunnel.
+func graver(a, b error) error {
+	weight := func(err error) int {
+		var refusal *Refusal
+		switch {
+		case err == nil:
+			return 0
+		case isOriginFailure(err):
+			return 3
+		case errors.As(err, &refusal):
+			return 2
+		}
+		return 1
+	}
+	if weight(b) > weight(a) {
+		return b
+	}
+	return a
+}
+
+// OriginStatus is what the hub knows of an origin.
+type OriginStatus struct {
+	Origin sshgate.OriginName
+	// Connectors are those that publish it, sorted. There are none while it is
+	// only refused.
+	Connectors []string
+	// Tunnels is how many tunnels lead to it.
+	Tunnels int
+	// HostKeys are those that were admitted, sorted.
+	HostKeys []string
+	// Since is when the oldest of its tunnels began to publish it.
+	Since time.Time
+	// Refused is why a connector may not publish it, nil where none was refused.
+	Refused *Refusal
+}
+
+// Origins returns every origin that a connector publishes or tried to, by name.
+func (h *Hub) Origins() []OriginStatus {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found := map[sshgate.OriginName]*OriginStatus{}
+	status := func(name sshgate.OriginName) *OriginStatus {
+		if found[name] == nil {
+			found[name] = &OriginStatus{Origin: name}
+		}
+		return found[name]
+	}
+	for t := range h.tunnels {
+		for name, p := range t.published {
+			s := status(name)
+			s.Tunnels++
+			s.Connectors = append(s.Connectors, t.connector)
+			s.HostKeys = append(s.HostKeys, p.hostKeys...)
+			if s.Since.IsZero() || p.since.Before(s.Since) {
+				s.Since = p.since
+			}
+		}
+		for name, refusal := range t.refused {
+			status(name).Refused = refusal
+		}
+	}
+	origins := make([]OriginStatus, 0, len(found))
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		s := found[name]
+		slices.Sort(s.Connectors)
+		slices.Sort(s.HostKeys)
+		s.Connectors, s.HostKeys = slices.Compact(s.Connectors), slices.Compact(s.HostKeys)
+		origins = append(origins, *s)
+	}
+	return origins
+}
+
+// HubStats are counts for monitoring.
+type HubStats struct {
+	Tunnels      int    // connected now
+	Origins      int    // published now
+	Streams      int    // connections to origins now
+	Dials        uint64 // calls of Dial so far
+	DialFailures uint64 // those that failed
+}
+
+// Stats returns the hub's counts.
+func (h *Hub) Stats() HubStats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	published := map[sshgate.OriginName]bool{}
+	for t := range h.tunnels {
+		for name := range t.published {
+			published[name] = true
+		}
+	}
+	return HubStats{
+		Tunnels: len(h.tunnels), Origins: len(published), Streams: h.streams, Dials: h.dials, DialFailures: h.failures,
+	}
+}
+
+// Drain asks every connector to go elsewhere, refuses what is dialled or
+// connects from now on, and waits until the last connection to an origin is
+// closed or ctx is done, whose cause it then returns. Close comes after it.
+func (h *Hub) Drain(ctx context.Context) error {
+	h.mu.Lock()
+	first := !h.draining
+	h.draining = true
+	h.checkDrained()
+	tunnels := slices.Collect(maps.Keys(h.tunnels))
+	h.mu.Unlock()
+	if first {
+		for _, t := range tunnels {
+			// Not in turn: one may be slow to take it.
+			t.start(func() { t.drain("the gateway is about to stop") })
+		}
+	}
+	select {
+	case <-h.drained:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// checkDrained is called with mu held, when streams or draining changed.
+func (h *Hub) checkDrained() {
+	if !h.draining || h.streams > 0 {
+		return
+	}
+	select {
+	case <-h.drained:
+	default:
+		close(h.drained)
+	}
+}
+
+// Close ends all tunnels and waits until every Serve has returned. It is
+// idempotent. Connections that Dial returned fail, and should be closed.
+func (h *Hub) Close() error {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.cancel(errHubClosed)
+	h.serving.Wait()
+	return nil
+}

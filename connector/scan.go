@@ -1,0 +1,111 @@
+package connector
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sshgate/sshgate/sshgate"
+)
+
+// hostKeys is what an agent knows of its origins' host keys.
+type hostKeys struct {
+	order   []sshgate.OriginName
+	scanned chan struct{} // closed when each origin was looked at once
+
+	mu      sync.Mutex
+	keys    map[sshgate.OriginName][]string
+	pending map[sshgate.OriginName]bool // not looked at yet
+	changed chan struct{}               // closed, and replaced, at each change
+}
+
+func newHostKeys(origins []Origin) *hostKeys {
+	k := &hostKeys{
+		scanned: make(chan struct{}),
+		keys:    make(map[sshgate.OriginName][]string),
+		pending: make(map[sshgate.OriginName]bool),
+		changed: make(chan struct{}),
+	}
+	for _, o := range origins {
+		k.order = append(k.order, o.Name)
+		k.pending[o.Name] = true
+	}
+	return k
+}
+
+// current returns what to register, and a channel that is closed when that is
+// no longer true.
+func (k *hostKeys) current() ([]wireOrigin, <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	origins := make([]wireOrigin, len(k.order))
+	for i, name := range k.order {
+		origins[i] = wireOrigin{Name: string(name), HostKeys: append([]string{}, k.keys[name]...)}
+	}
+	return origins, k.changed
+}
+
+// update notes the outcome of a scan. Without keys the last ones stay: an SSH
+// server that is down has not changed them. It tells whether they changed.
+func (k *hostKeys) update(name sshgate.OriginName, keys []string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pending[name] {
+		delete(k.pending, name)
+		if len(k.pending) == 0 {
+			close(k.scanned)
+		}
+	}
+	if keys == nil || slices.Equal(keys, k.keys[name]) {
+		return false
+	}
+	k.keys[name] = keys
+	close(k.changed)
+	k.changed = make(chan struct{})
+	return true
+}
+
+// watchHostKeys reads the host keys of one origin again and again until ctx is
+// done. It scans while it holds one of the slots.
+func (a *Agent) watchHostKeys(ctx context.Context, o Origin, slots chan struct{}) {
+	log := a.log.With("origin", o.Name, "address", o.Address)
+	retry := a.newBackOff(a.timing.rescanFirst, a.timing.rescanMost)
+	answers := true
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case slots <- struct{}{}:
+		}
+		keys, err := ScanHostKeys(ctx, o.Address, a.cfg.DialOrigin)
+		<-slots
+		if ctx.Err() != nil {
+			return
+		}
+		// Several connectors started together should not stay in step.
+		wait := a.timing.rescan - time.Duration(rand.Int64N(int64(a.timing.rescan)/10+1))
+		changed := a.keys.update(o.Name, slices.DeleteFunc(keys, func(key string) bool { return len(key) > maxHostKey }))
+		switch {
+		case err != nil:
+			wait = retry.NextBackOff()
+			if answers {
+				log.Warn("the origin's SSH server does not answer; the origin is published all the same", "err", err)
+			}
+		case changed:
+			log.Info("host keys of the origin were read", "keys", len(keys))
+		case !answers:
+			log.Info("the origin's SSH server answers again")
+		}
+		if answers = err == nil; answers {
+			retry.Reset()
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}

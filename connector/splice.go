@@ -1,0 +1,99 @@
+package connector
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+const spliceBuffer = 64 << 10
+
+var spliceBuffers = sync.Pool{New: func() any { return new([spliceBuffer]byte) }}
+
+// abortGrace is how long an origin may take what was sent to it before the
+// gateway aborted the stream.
+const abortGrace = 10 * time.Second
+
+// splice joins a stream of the tunnel with a connection to an origin. Each
+// direction ends on its own.
+type splice struct {
+	stream  *yamux.Stream
+	origin  net.Conn
+	in, out atomic.Int64 // bytes to the origin, and from it
+	aborted atomic.Bool
+}
+
+// run copies until both directions have ended and closes both ends. Closing
+// the origin's connection and the session ends it early.
+func (s *splice) run() {
+	var up sync.WaitGroup
+	up.Go(s.fromOrigin)
+	s.toOrigin()
+	up.Wait()
+	s.origin.Close()
+}
+
+// abort ends the direction that the gateway has stopped reading. What it wrote
+// before still goes to the origin.
+func (s *splice) abort() {
+	s.aborted.Store(true)
+	_ = s.origin.SetReadDeadline(longAgo) // these fail on a closed connection only
+	_ = s.stream.SetWriteDeadline(longAgo)
+	_ = s.origin.SetWriteDeadline(time.Now().Add(abortGrace))
+}
+
+func (s *splice) fromOrigin() {
+	err := transfer(s.stream, s.origin, &s.out)
+	_ = s.stream.Close() // fails with the session only
+	if err != nil && !s.aborted.Load() {
+		s.origin.Close() // it is broken in both directions
+	}
+}
+
+func (s *splice) toOrigin() {
+	err := transfer(s.origin, s.stream, &s.in)
+	if err == nil {
+		closeWrite(s.origin)
+		return
+	}
+	// The origin takes no more. What it has sent is still on its way back; the
+	// gateway learns from the end of that, so let it not block on a full window.
+	_, _ = io.Copy(io.Discard, s.stream) // until its end or the session's
+}
+
+func closeWrite(conn net.Conn) {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		conn.Close()
+		return
+	}
+	_ = half.CloseWrite() // fails when the connection is gone, which reading finds
+}
+
+// transfer copies until src ends, and counts. io.Copy would hand the work to
+// net.TCPConn, which allocates a buffer of its own for each copy.
+func transfer(dst io.Writer, src io.Reader, count *atomic.Int64) error {
+	buffer := spliceBuffers.Get().(*[spliceBuffer]byte)
+	defer spliceBuffers.Put(buffer)
+	for {
+		n, err := src.Read(buffer[:])
+		if n > 0 {
+			written, writeErr := dst.Write(buffer[:n])
+			count.Add(int64(written))
+			if writeErr != nil {
+				return writeErr
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
