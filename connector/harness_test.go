@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testTimeout = 20 * time.Second // for what should happen at once
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	t.Cleanup(cancel)
@@ -49,7 +49,7 @@ func allowAll(context.Context, Registration) error { return nil }
 
 // gateway is a hub behind a real TLS listener.
 type gateway struct {
-	t      *testing.T
+	t      testing.TB
 	ca     *CA
 	hub    *Hub
 	addr   string
@@ -57,12 +57,11 @@ type gateway struct {
 	events chan sshgate.Event
 	served chan error // what Serve returned
 
-	mu       sync.Mutex
 	listener net.Listener
 	wg       sync.WaitGroup
 }
 
-func newCAForTest(t *testing.T) *CA {
+func newCAForTest(t testing.TB) *CA {
 	t.Helper()
 	ca, err := OpenCA(t.TempDir()+"/ca", time.Now)
 	if err != nil {
@@ -71,7 +70,7 @@ func newCAForTest(t *testing.T) *CA {
 	return ca
 }
 
-func startGateway(t *testing.T, change ...func(*HubConfig, *timing)) *gateway {
+func startGateway(t testing.TB, change ...func(*HubConfig, *timing)) *gateway {
 	t.Helper()
 	g := &gateway{t: t, ca: newCAForTest(t), events: make(chan sshgate.Event, 1000), served: make(chan error, 1000)}
 	cfg := HubConfig{Admit: allowAll, Events: func(e sshgate.Event) { g.events <- e }, Log: testLog(t)}
@@ -132,7 +131,7 @@ func (g *gateway) clientTLS(name string, hostnames ...string) *tls.Config {
 	return clientConfig(g.t, g.ca, g.ca, name, hostnames...)
 }
 
-func clientConfig(t *testing.T, issuer, server *CA, name string, hostnames ...string) *tls.Config {
+func clientConfig(t testing.TB, issuer, server *CA, name string, hostnames ...string) *tls.Config {
 	t.Helper()
 	certPEM, keyPEM, err := issuer.IssueConnector(name, hostnames, time.Hour)
 	if err != nil {
@@ -186,7 +185,7 @@ func (g *gateway) startAgent(origins []Origin, change ...func(*AgentConfig, *tim
 	return &runningAgent{agent, stop}
 }
 
-func (a *runningAgent) waitReady(t *testing.T) {
+func (a *runningAgent) waitReady(t testing.TB) {
 	t.Helper()
 	select {
 	case <-a.Ready():
@@ -255,7 +254,7 @@ type origin struct {
 
 // startOrigin serves each connection with handle. Connections that say nothing,
 // the scans of host keys, get an EOF in handle.
-func startOrigin(t *testing.T, handle func(*net.TCPConn)) *origin {
+func startOrigin(t testing.TB, handle func(*net.TCPConn)) *origin {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -381,7 +380,7 @@ func newSigner(t *testing.T, kind string) ssh.Signer {
 }
 
 // testLog writes to the test's log, and nothing once the test is over.
-func testLog(t *testing.T) *slog.Logger {
+func testLog(t testing.TB) *slog.Logger {
 	w := &testWriter{t: t}
 	t.Cleanup(func() {
 		w.mu.Lock()
@@ -393,7 +392,7 @@ func testLog(t *testing.T) *slog.Logger {
 
 type testWriter struct {
 	mu sync.Mutex
-	t  *testing.T
+	t  testing.TB
 }
 
 func (w *testWriter) Write(p []byte) (int, error) {

@@ -3,9 +3,14 @@ package connector
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +40,51 @@ func TestScanHostKeys(t *testing.T) {
 		if keys, err := checkHostKeys(got); err != nil || !cmp.Equal(keys, got) {
 			t.Errorf("the gateway would refuse what was scanned: %v", err)
 		}
+	}
+}
+
+// The same with OpenSSH, one process for each connection as inetd would start it.
+func TestScanHostKeysOfOpenSSH(t *testing.T) {
+	const program = "/usr/sbin/sshd"
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("OpenSSH's server is not installed")
+	}
+	dir := t.TempDir()
+	var config strings.Builder
+	var want []string
+	for _, kind := range []string{"ed25519", "ecdsa", "rsa"} {
+		file := filepath.Join(dir, kind)
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", file).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v\n%s", err, out)
+		}
+		public, err := os.ReadFile(file + ".pub")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, strings.TrimSpace(string(public)))
+		fmt.Fprintf(&config, "HostKey %s\n", file)
+	}
+	configFile := filepath.Join(dir, "sshd_config")
+	if err := os.WriteFile(configFile, []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := startOrigin(t, func(conn *net.TCPConn) {
+		socket, err := conn.File()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer socket.Close()
+		cmd := exec.Command(program, "-i", "-e", "-f", configFile)
+		cmd.Stdin, cmd.Stdout = socket, socket
+		_ = cmd.Run() // fails when the scan hangs up
+	})
+	got, err := ScanHostKeys(testContext(t), o.addr, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
