@@ -87,7 +87,7 @@ func (s Secret) String() string { return redacted }
 
 // Format writes the placeholder for every verb, those included that would
 // otherwise look into the struct.
-func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // MarshalText returns the placeholder to encoders, slog's among them.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -80,7 +80,7 @@ func (p *Provider) render(w http.ResponseWriter, content page) {
 		content.status = http.StatusOK
 	}
 	w.WriteHeader(content.status)
-	w.Write(body.Bytes())
+	_, _ = w.Write(body.Bytes()) // fails only with the connection
 }
 
 func (p *Provider) serveStyle(w http.ResponseWriter, r *http.Request) {

@@ -120,12 +120,12 @@ func run(t testing.TB, dir string) (*Process, error) {
 	if err := node.Start(); err != nil {
 		return nil, err
 	}
-	late := time.AfterFunc(startTimeout, func() { node.Process.Kill() })
+	late := time.AfterFunc(startTimeout, func() { _ = node.Process.Kill() })
 	t.Cleanup(func() {
 		late.Stop()
 		stdin.Close()
-		node.Process.Kill()
-		node.Wait() // reports the kill
+		_ = node.Process.Kill()
+		_ = node.Wait() // reports the kill
 		if t.Failed() {
 			t.Logf("oidc-provider said:\n%s", log.String())
 		}

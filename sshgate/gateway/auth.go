@@ -171,7 +171,7 @@ func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteracti
 	}
 	c.auth.over = true
 	c.record(sshgate.Event{Kind: sshgate.EventLoginFailure, Key: c.auth.proven, Reason: err.Error()})
-	if context.Cause(c.ctx) != errClientGone {
+	if !errors.Is(context.Cause(c.ctx), errClientGone) {
 		_ = say(challenge, failureText(err)) // fails only with the connection
 	}
 	return nil, err
