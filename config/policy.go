@@ -67,8 +67,20 @@ func rule(dst *sshgate.Rule) func(cursor) {
 			"exclude":          list(&dst.Exclude, selector),
 			"logins":           list(&dst.Logins, loginTemplate),
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
+			"end_to_end":       parsed(&dst.NoEndToEnd, forbids, ""),
 		}, nil)
 	}
+}
+
+// forbids reads a permission as its opposite, whose zero value is the default.
+func forbids(s string) (bool, error) {
+	switch s {
+	case "true":
+		return false, nil
+	case "false":
+		return true, nil
+	}
+	return false, fmt.Errorf("%s is neither true nor false", quote(s))
 }
 
 func action(s string) (sshgate.Action, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -17,6 +18,9 @@ const (
 	ChannelForward Channel = "forward" // ssh -L and -D, direct-tcpip
 	ChannelUnix    Channel = "unix"    // ssh -L to a unix socket, direct-streamlocal@openssh.com
 	ChannelListen  Channel = "listen"  // ssh -R, tcpip-forward and its unix form
+	// ChannelEndToEnd is a connection whose SSH the client and the origin do
+	// between them (ssh -J): the gateway sees no login and no content.
+	ChannelEndToEnd Channel = "end-to-end"
 )
 
 // Action is what a rule does with a request that it matches.
@@ -49,7 +53,8 @@ type Decision struct {
 	// but the sign-in has reached SessionDuration: ask for a new sign-in.
 	Expired bool
 	// Login is the account to use at the origin: the one asked for, or the
-	// rule's default where none was. Empty unless Allowed or Expired.
+	// rule's default where none was. Empty unless Allowed or Expired, and for
+	// ChannelEndToEnd, where the gateway does not learn it.
 	Login Login
 	// SessionDuration is how long a sign-in is good for under this rule,
 	// counted from Identity.SignedInAt. Zero unless Allowed or Expired.
@@ -100,6 +105,9 @@ type Rule struct {
 	Exclude         []Selector
 	Logins          []LoginTemplate // allow rules only; the first that yields a login is the default
 	SessionDuration time.Duration   // zero: the application's
+	// NoEndToEnd keeps an allow rule from allowing ChannelEndToEnd, where Logins
+	// cannot be enforced: the origin's sshd alone decides on the account.
+	NoEndToEnd bool
 }
 
 // Decide answers the request. It is pure: the same request gets the same answer
@@ -129,6 +137,13 @@ func (p *Policy) Decide(req Request) Decision {
 		if rule.Action != Allow || !rule.matches(req) {
 			continue
 		}
+		if req.Channel == ChannelEndToEnd {
+			if rule.NoEndToEnd {
+				reason = fmt.Sprintf("rule %q does not allow end-to-end connections", rule.Name)
+				continue
+			}
+			return p.allow(req, app, rule, "")
+		}
 		login, ok := rule.login(req)
 		if !ok {
 			reason = loginReason(app, req.Target.Login)
@@ -149,6 +164,9 @@ func (p *Policy) allow(req Request, app *Application, rule Rule, login Login) De
 		Login:           login,
 		SessionDuration: cmp.Or(rule.SessionDuration, app.SessionDuration, p.SessionDuration, DefaultSessionDuration),
 		Reason:          fmt.Sprintf("rule %q allows %q as %s", rule.Name, req.Identity, login),
+	}
+	if req.Channel == ChannelEndToEnd {
+		d.Reason = fmt.Sprintf("rule %q allows %q end to end, where its logins (%s) cannot be enforced", rule.Name, req.Identity, joinTemplates(rule.Logins))
 	}
 	if req.Time.Sub(req.Identity.SignedInAt) >= d.SessionDuration {
 		d.Allowed, d.Expired = false, true
@@ -218,6 +236,14 @@ func (r Rule) login(req Request) (Login, bool) {
 		}
 	}
 	return "", false
+}
+
+func joinTemplates(templates []LoginTemplate) string {
+	names := make([]string, len(templates))
+	for i, t := range templates {
+		names[i] = t.String()
+	}
+	return strings.Join(names, ", ")
 }
 
 func loginReason(app *Application, want Login) string {

@@ -145,7 +145,7 @@ func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
 		return nil
 	}
 	g := &grant{identity: login.Identity, target: target, key: fingerprint}
-	if c.srv.cfg.Policy().Decide(c.request(g, sshgate.ChannelSession)).Expired {
+	if c.srv.cfg.Policy().Decide(c.request(g.identity, target, sshgate.ChannelSession)).Expired {
 		return nil // good elsewhere, but this origin wants a newer one
 	}
 	return g
@@ -335,10 +335,10 @@ func (c *conn) record(e sshgate.Event) {
 }
 
 // request is the question to the policy about one channel.
-func (c *conn) request(g *grant, channel sshgate.Channel) sshgate.Request {
+func (c *conn) request(identity sshgate.Identity, target sshgate.Target, channel sshgate.Channel) sshgate.Request {
 	return sshgate.Request{
-		Identity:   g.identity,
-		Target:     g.target,
+		Identity:   identity,
+		Target:     target,
 		ClientAddr: c.addr,
 		Channel:    channel,
 		Time:       c.srv.cfg.Now(),

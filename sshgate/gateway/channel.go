@@ -56,12 +56,16 @@ func handleChannel(_ *ssh.Server, sc *gossh.ServerConn, nc gossh.NewChannel, ctx
 
 // channel decides on one channel of the client and carries it.
 func (c *conn) channel(g *grant, nc gossh.NewChannel) {
+	if g.target.Origin == "" && nc.ChannelType() == typeDirectTCP {
+		c.jump(g, nc)
+		return
+	}
 	kind, detail, err := describe(nc)
 	if err != nil {
 		_ = nc.Reject(gossh.UnknownChannelType, err.Error())
 		return
 	}
-	a, denial := c.ask(g, kind, detail)
+	a, denial := c.ask(g, g.target, kind, detail)
 	if denial != nil {
 		c.reject(nc, denial)
 		return
@@ -119,14 +123,9 @@ func describe(nc gossh.NewChannel) (sshgate.Channel, string, error) {
 	case typeSession:
 		return sshgate.ChannelSession, "", nil
 	case typeDirectTCP:
-		var m struct { // RFC 4254 section 7.2
-			Host       string
-			Port       uint32
-			OriginHost string
-			OriginPort uint32
-		}
-		if err := gossh.Unmarshal(nc.ExtraData(), &m); err != nil {
-			return "", "", errors.New("malformed direct-tcpip request")
+		m, err := parseDirectTCP(nc)
+		if err != nil {
+			return "", "", err
 		}
 		return sshgate.ChannelForward, clip(fmt.Sprintf("%s:%d", m.Host, m.Port), maxDetail), nil
 	case typeDirectUnix:
@@ -141,6 +140,21 @@ func describe(nc gossh.NewChannel) (sshgate.Channel, string, error) {
 		return sshgate.ChannelUnix, clip(m.Path, maxDetail), nil
 	}
 	return "", "", fmt.Errorf("channels of type %q are not carried", ascii(clip(nc.ChannelType(), 64)))
+}
+
+// directTCP is the data of a direct-tcpip channel, RFC 4254 section 7.2.
+type directTCP struct {
+	Host       string
+	Port       uint32
+	OriginHost string
+	OriginPort uint32
+}
+
+func parseDirectTCP(nc gossh.NewChannel) (m directTCP, err error) {
+	if gossh.Unmarshal(nc.ExtraData(), &m) != nil {
+		return m, errors.New("malformed direct-tcpip request")
+	}
+	return m, nil
 }
 
 // channelFromOrigin carries a channel that the origin opens: the far end of -R,
@@ -235,7 +249,7 @@ func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
 		}
 		opens, detail = typeForwardedUnix, m.Path
 	}
-	a, denial := c.ask(g, sshgate.ChannelListen, clip(detail, maxDetail))
+	a, denial := c.ask(g, g.target, sshgate.ChannelListen, clip(detail, maxDetail))
 	if denial == nil {
 		var up *origin
 		if up, denial = c.reach(a, nil); denial == nil {

@@ -66,6 +66,7 @@ func (l *originLink) Read(p []byte) (int, error) {
 type access struct {
 	id       sshgate.RequestID
 	grant    *grant
+	target   sshgate.Target
 	decision sshgate.Decision
 	channel  sshgate.Channel
 	detail   string
@@ -82,16 +83,16 @@ func denied(id sshgate.RequestID, name sshgate.OriginName, cause error) *sshgate
 }
 
 // ask puts a request for one channel to the policy and records the answer.
-func (c *conn) ask(g *grant, channel sshgate.Channel, detail string) (*access, *sshgate.Denied) {
-	a := &access{id: sshgate.NewRequestID(), grant: g, channel: channel, detail: detail}
-	if g.target.Origin == "" {
+func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, detail string) (*access, *sshgate.Denied) {
+	a := &access{id: sshgate.NewRequestID(), grant: g, target: target, channel: channel, detail: detail}
+	if target.Origin == "" {
 		return nil, &sshgate.Denied{
 			RequestID: a.id,
 			Sentence:  "you are signed in as " + ascii(g.identity.String()) + "; name an origin to go there: ssh " + c.srv.commandFor(sshgate.Target{Login: "LOGIN", Origin: "ORIGIN"}),
 			Cause:     errors.New("the client named no origin"),
 		}
 	}
-	a.decision = c.srv.cfg.Policy().Decide(c.request(g, channel))
+	a.decision = c.srv.cfg.Policy().Decide(c.request(g.identity, target, channel))
 	event := a.event(sshgate.EventDecision)
 	event.Allowed = a.decision.Allowed
 	event.Reason = a.decision.Reason
@@ -100,11 +101,11 @@ func (c *conn) ask(g *grant, channel sshgate.Channel, detail string) (*access, *
 	case a.decision.Expired:
 		return nil, &sshgate.Denied{
 			RequestID: a.id,
-			Sentence:  "your sign-in has expired; end this connection and connect again to renew it",
+			Sentence:  "your sign-in has expired; to renew it, end this connection and run: ssh " + c.srv.commandFor(target),
 			Cause:     errors.New(a.decision.Reason),
 		}
 	case !a.decision.Allowed:
-		return nil, denied(a.id, g.target.Origin, errors.New(a.decision.Reason))
+		return nil, denied(a.id, target.Origin, errors.New(a.decision.Reason))
 	}
 	return a, nil
 }
@@ -113,13 +114,13 @@ func (c *conn) ask(g *grant, channel sshgate.Channel, detail string) (*access, *
 func (a *access) event(kind sshgate.EventKind) sshgate.Event {
 	login := a.decision.Login
 	if login == "" {
-		login = a.grant.target.Login
+		login = a.target.Login
 	}
 	return sshgate.Event{
 		Kind:        kind,
 		Request:     a.id,
 		Key:         a.grant.key,
-		Origin:      a.grant.target.Origin,
+		Origin:      a.target.Origin,
 		Login:       login,
 		Channel:     a.channel,
 		Detail:      a.detail,
@@ -162,26 +163,11 @@ func (c *conn) reach(a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
 // dialOrigin goes through the tunnel to the origin's sshd, checks its host key
 // and signs in.
 func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
-	pins, err := c.srv.cfg.HostPins.HostKeys(ctx, a.grant.target.Origin)
-	if err != nil {
-		return nil, c.dialFailure(a, fmt.Errorf("looking up the origin's host keys: %w", err))
+	nc, denial := c.dialTunnel(ctx, a)
+	if denial != nil {
+		return nil, denial
 	}
-	nc, err := c.srv.cfg.Tunnel.Dial(ctx, connector.DialRequest{
-		RequestID:    a.id,
-		ConnectionID: c.id,
-		Origin:       a.grant.target.Origin,
-		Login:        a.decision.Login,
-		Identity:     a.grant.identity.String(),
-		ClientAddr:   c.addr,
-	})
-	if errors.Is(err, connector.ErrOffline) && len(pins) == 0 {
-		// Nothing by that name was ever published.
-		return nil, denied(a.id, a.grant.target.Origin, err)
-	}
-	if err != nil {
-		return nil, c.dialFailure(a, err)
-	}
-	config, err := c.clientConfig(a, pins, keys)
+	config, err := c.clientConfig(ctx, a, keys)
 	if err != nil {
 		nc.Close()
 		return nil, c.dialFailure(a, err)
@@ -189,7 +175,7 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*ori
 	// NewClientConn takes no context.
 	link := &originLink{Conn: nc}
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
-	sc, channels, requests, err := gossh.NewClientConn(link, string(a.grant.target.Origin), config)
+	sc, channels, requests, err := gossh.NewClientConn(link, string(a.target.Origin), config)
 	if !stop() {
 		err = context.Cause(ctx) // rather than that nc is closed
 	}
@@ -247,7 +233,11 @@ func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel, request
 }
 
 // clientConfig is how the gateway presents itself to the origin.
-func (c *conn) clientConfig(a *access, pins []sshgate.HostKeyPin, keys *agentKeys) (*gossh.ClientConfig, error) {
+func (c *conn) clientConfig(ctx context.Context, a *access, keys *agentKeys) (*gossh.ClientConfig, error) {
+	pins, err := c.srv.cfg.HostPins.HostKeys(ctx, a.target.Origin)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the origin's host keys: %w", err)
+	}
 	auth, err := c.originAuth(a, keys)
 	if err != nil {
 		return nil, err
@@ -267,7 +257,7 @@ func (c *conn) clientConfig(a *access, pins []sshgate.HostKeyPin, keys *agentKey
 }
 
 func (c *conn) originAuth(a *access, keys *agentKeys) (gossh.AuthMethod, error) {
-	how := c.srv.cfg.Origins(a.grant.target.Origin)
+	how := c.srv.cfg.Origins(a.target.Origin)
 	switch how.Method {
 	case KeyAuth:
 		return gossh.PublicKeys(how.Key), nil
@@ -294,7 +284,7 @@ var errNeedsAgent = errors.New("the origin takes the keys of a forwarded agent o
 // dialFailure turns an error on the way to the origin into what the user reads:
 // which part failed and who can mend it.
 func (c *conn) dialFailure(a *access, err error) *sshgate.Denied {
-	name, login := a.grant.target.Origin, a.decision.Login
+	name, login := a.target.Origin, a.decision.Login
 	var refusal *connector.Refusal
 	var keyError *hostKeyError
 	var unopened *gossh.OpenChannelError
@@ -311,7 +301,7 @@ func (c *conn) dialFailure(a *access, err error) *sshgate.Denied {
 	case errors.As(err, &unopened):
 		sentence = fmt.Sprintf("%s refused the session: %s", name, ascii(clip(unopened.Message, maxRejectionReason)))
 	case errors.Is(err, errNeedsAgent):
-		sentence = fmt.Sprintf("%s takes the keys of your own agent; connect with: ssh -A %s", name, c.srv.commandFor(a.grant.target))
+		sentence = fmt.Sprintf("%s takes the keys of your own agent; connect with: ssh -A %s", name, c.srv.commandFor(a.target))
 	case errors.Is(err, context.DeadlineExceeded):
 		sentence = fmt.Sprintf("%s did not answer within %s", name, c.srv.cfg.DialTimeout)
 	case isAuthFailure(err):

@@ -65,7 +65,7 @@ func (p *pipe) run() {
 	eofDone := make(chan struct{})    // and EOF
 	all.Go(func() {
 		defer close(inputDone)
-		copyCounted(p.origin, p.client, &p.in)
+		_ = copyCounted(p.origin, p.client, &p.in)
 		_ = p.origin.CloseWrite() // fails where the origin closed first
 	})
 	all.Go(func() {
@@ -104,8 +104,8 @@ func (p *pipe) copyOutput() {
 		<-p.started
 	}
 	var stderr sync.WaitGroup
-	stderr.Go(func() { copyCounted(p.client.Stderr(), p.origin.Stderr(), &p.out) })
-	copyCounted(p.client, p.origin, &p.out)
+	stderr.Go(func() { _ = copyCounted(p.client.Stderr(), p.origin.Stderr(), &p.out) })
+	_ = copyCounted(p.client, p.origin, &p.out)
 	stderr.Wait()
 }
 
@@ -164,19 +164,23 @@ func (p *pipe) passOriginRequests(outputDone <-chan struct{}, exitDone chan<- st
 	}
 }
 
-// copyCounted copies until src ends or dst takes no more.
-func copyCounted(dst io.Writer, src io.Reader, n *atomic.Int64) {
+// copyCounted copies until src ends, which is no error, or fails, or dst takes
+// no more.
+func copyCounted(dst io.Writer, src io.Reader, n *atomic.Int64) error {
 	buf := make([]byte, copyBuffer)
 	for {
 		read, err := src.Read(buf)
 		if read > 0 {
 			if _, werr := dst.Write(buf[:read]); werr != nil {
-				return
+				return werr
 			}
 			n.Add(int64(read))
 		}
+		if err == io.EOF {
+			return nil
+		}
 		if err != nil {
-			return
+			return err
 		}
 	}
 }

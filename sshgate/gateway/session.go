@@ -150,7 +150,7 @@ func (s *session) lossReason() string {
 	if errors.Is(context.Cause(s.conn.ctx), errShuttingDown) {
 		return "the gateway is shutting down, the session has ended"
 	}
-	return fmt.Sprintf("the connection to %s was lost", s.access.grant.target.Origin)
+	return fmt.Sprintf("the connection to %s was lost", s.access.target.Origin)
 }
 
 // tell writes a line of the gateway's own to the session's standard error.
@@ -165,7 +165,7 @@ func sendExit(ch gossh.Channel, status uint32) {
 // needsAgent tells that the origin is yet to be entered with the client's own
 // agent.
 func (c *conn) needsAgent(a *access) bool {
-	return c.srv.cfg.Origins(a.grant.target.Origin).Method == AgentAuth && c.liveOrigin() == nil
+	return c.srv.cfg.Origins(a.target.Origin).Method == AgentAuth && c.liveOrigin() == nil
 }
 
 // sessionWithAgent carries a session whose origin is entered with the agent that
