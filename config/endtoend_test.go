@@ -29,7 +29,7 @@ policy:
 		}
 	}
 	_, err := load(", end_to_end: no")
-	if err == nil || !strings.Contains(err.Error(), `F:10:94: policy.applications[0].rules[0].end_to_end: "no" is neither true nor false`) {
+	if err == nil || !strings.Contains(err.Error(), `F:10:93: policy.applications[0].rules[0].end_to_end: "no" is neither true nor false`) {
 		t.Errorf("got %v", err)
 	}
 }
