@@ -19,13 +19,13 @@ policy:
         - {name: r, action: allow, include: [{everyone: true}], logins: deploy`+setting+`}
 `), "F", nil)
 	}
-	for setting, forbidden := range map[string]bool{"": false, ", end_to_end: true": false, ", end_to_end: false": true} {
+	for setting, want := range map[string]bool{"": false, ", end_to_end: true": true, ", end_to_end: false": false} {
 		g, err := load(setting)
 		if err != nil {
 			t.Fatalf("%q: %v", setting, err)
 		}
-		if got := g.Policy().Applications[0].Rules[0].NoEndToEnd; got != forbidden {
-			t.Errorf("%q: NoEndToEnd is %v", setting, got)
+		if got := g.Policy().Applications[0].Rules[0].EndToEnd; got != want {
+			t.Errorf("%q: EndToEnd is %v", setting, got)
 		}
 	}
 	_, err := load(", end_to_end: no")

@@ -67,18 +67,15 @@ func rule(dst *sshgate.Rule) func(cursor) {
 			"exclude":          list(&dst.Exclude, selector),
 			"logins":           list(&dst.Logins, loginTemplate),
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
-			"end_to_end":       parsed(&dst.NoEndToEnd, forbids, ""),
+			"end_to_end":       parsed(&dst.EndToEnd, boolean, ""),
 		}, nil)
 	}
 }
 
-// forbids reads a permission as its opposite, whose zero value is the default.
-func forbids(s string) (bool, error) {
+func boolean(s string) (bool, error) {
 	switch s {
-	case "true":
-		return false, nil
-	case "false":
-		return true, nil
+	case "true", "false":
+		return s == "true", nil
 	}
 	return false, fmt.Errorf("%s is neither true nor false", quote(s))
 }

@@ -21,6 +21,9 @@ const (
 	// ChannelEndToEnd is a connection whose SSH the client and the origin do
 	// between them (ssh -J): the gateway sees no login and no content.
 	ChannelEndToEnd Channel = "end-to-end"
+	// The next two are in events only: what the client lends to a session.
+	ChannelAgent Channel = "agent"
+	ChannelX11   Channel = "x11"
 )
 
 // Action is what a rule does with a request that it matches.
@@ -105,9 +108,9 @@ type Rule struct {
 	Exclude         []Selector
 	Logins          []LoginTemplate // allow rules only; the first that yields a login is the default
 	SessionDuration time.Duration   // zero: the application's
-	// NoEndToEnd keeps an allow rule from allowing ChannelEndToEnd, where Logins
-	// cannot be enforced: the origin's sshd alone decides on the account.
-	NoEndToEnd bool
+	// EndToEnd lets an allow rule allow ChannelEndToEnd too, where Logins cannot
+	// be enforced: the origin's sshd alone decides on the account.
+	EndToEnd bool
 }
 
 // Decide answers the request. It is pure: the same request gets the same answer
@@ -138,7 +141,7 @@ func (p *Policy) Decide(req Request) Decision {
 			continue
 		}
 		if req.Channel == ChannelEndToEnd {
-			if rule.NoEndToEnd {
+			if !rule.EndToEnd {
 				reason = fmt.Sprintf("rule %q does not allow end-to-end connections", rule.Name)
 				continue
 			}

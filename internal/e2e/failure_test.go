@@ -264,7 +264,7 @@ func TestCertificateSaysWho(t *testing.T) {
 	scanner := bufio.NewScanner(strings.NewReader(s.sshd.out.String()))
 	for scanner.Scan() {
 		if line := scanner.Text(); strings.Contains(line, "Accepted publickey for "+s.login) &&
-			strings.Contains(line, "ID alice@example.com session=c-") {
+			strings.Contains(line, "identity=alice@example.com") && strings.Contains(line, "ID session=c-") {
 			return
 		}
 	}

@@ -247,7 +247,12 @@ func TestX11Forwarding(t *testing.T) {
 	// The origin's DISPLAY is localhost:N.0; a connection there must come out here.
 	// ssh checks the cookie of what connects, so this sends an X11 set-up with
 	// the one that xauth holds for the origin's display.
-	script := `n=${DISPLAY#*:}; n=${n%.*}; cookie=$(xauth list $DISPLAY | awk '{print $3}' | head -1)
+	script := `n=${DISPLAY#*:}; n=${n%.*}; cookie=
+for try in 1 2 3 4 5 6 7 8 9 10; do # the file is locked while another session uses it
+  cookie=$(xauth list $DISPLAY | awk '{print $3}' | head -1)
+  [ -n "$cookie" ] && break; sleep 0.5
+done
+[ -n "$cookie" ] || { echo "no cookie for $DISPLAY" >&2; exit 9; }
 { printf 'l\0\13\0\0\0\22\0\20\0\0\0MIT-MAGIC-COOKIE-1\0\0'; echo $cookie | xxd -r -p; sleep 1; } | socat - TCP:127.0.0.1:$((6000+n))`
 	script = strings.Replace(script, "xxd -r -p", `sed 's/../\\x&/g' | xargs -0 printf '%b' | tr -d '\n'`, 1)
 	cmd := c.ssh("-Y", "gate", script)

@@ -17,6 +17,9 @@ import (
 func jumpStack(t *testing.T, o stackOptions) (*stack, *client) {
 	t.Helper()
 	keys := filepath.Join(t.TempDir(), "authorized_keys")
+	if o.policy == "" {
+		o.policy = strings.Replace(defaultPolicy, "logins: [LOGIN]", "logins: [LOGIN]\n          end_to_end: true", 1)
+	}
 	o.sshd = "TrustedUserCAKeys none\nAuthorizedKeysFile " + keys
 	s := newStack(t, o)
 	c := s.newClient(t)
@@ -155,10 +158,9 @@ func TestJumpReachesNothingElse(t *testing.T) {
 	reached.Wait()
 }
 
-func TestRuleCanForbidEndToEnd(t *testing.T) {
+func TestEndToEndIsForbiddenUnlessARuleAllowsIt(t *testing.T) {
 	t.Parallel()
-	policy := strings.Replace(defaultPolicy, "logins: [LOGIN]", "logins: [LOGIN]\n          end_to_end: false", 1)
-	_, c := jumpStack(t, stackOptions{policy: policy})
+	_, c := jumpStack(t, stackOptions{policy: defaultPolicy})
 	r := c.signInWith(c.ssh("web1", "true"), alice, approveAs(alice))
 	if r.code != 255 || !strings.Contains(r.stderr, "that you may reach") {
 		t.Errorf("%+v", r)

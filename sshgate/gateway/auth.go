@@ -19,6 +19,10 @@ import (
 // client is still there.
 const keepaliveInterval = 10 * time.Second
 
+// authGrace is how long a client may take to prove its keys, touches of a security
+// key included. It is OpenSSH's LoginGraceTime.
+const authGrace = 2 * time.Minute
+
 // grant is what authentication ends in. It travels in the Permissions of the
 // callback that succeeded and nowhere else: what an earlier callback of the same
 // connection saw proves nothing (CVE-2024-45337).
@@ -79,7 +83,7 @@ func (s *Server) serverConfig(ctx ssh.Context) *gossh.ServerConfig {
 		KeyboardInteractiveCallback: c.signIn,
 		PreAuthConnCallback: func(pre gossh.ServerPreAuthConn) {
 			c.auth.banner = pre.SendAuthBanner
-			c.net.limit(s.cfg.LoginTimeout)
+			c.net.limit(min(authGrace, s.cfg.LoginTimeout)) // signIn allows more
 		},
 		AuthLogCallback: func(_ gossh.ConnMetadata, method string, err error) {
 			c.log.Debug("authentication attempt", "method", method, "err", err)
@@ -91,8 +95,8 @@ func (s *Server) serverConfig(ctx ssh.Context) *gossh.ServerConfig {
 	return cfg
 }
 
-// anyPlainKey lets the client prove any key. It is told nothing about which
-// keys are known. Certificates would need checks of their own to mean anything;
+// anyPlainKey lets the client prove any key, so that a client that has proven
+// none is told nothing about which keys are known. Certificates would need checks of their own to mean anything;
 // OpenSSH offers the plain key after one.
 func anyPlainKey(_ gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions, error) {
 	if _, ok := key.(*gossh.Certificate); ok {
@@ -117,6 +121,9 @@ func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.
 	// Interactive clients read the sign-in's address next. One in BatchMode
 	// leaves now, and this is all that its user gets to see.
 	_ = c.auth.banner(c.batchHint(meta.User())) // fails only with the connection
+	// From here on only keys that are bound are worth a signature: a security key
+	// must not ask for a touch in vain. As with any SSH server, the holder of one
+	// key can now find out whether another's public key would be let in.
 	return nil, &gossh.PartialSuccessError{Next: gossh.ServerAuthCallbacks{
 		PublicKeyCallback: func(meta gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions, error) {
 			if c.remembered(meta, gossh.FingerprintSHA256(key)) == nil {
@@ -153,6 +160,7 @@ func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
 
 // admit ends authentication.
 func (c *conn) admit(g *grant) *gossh.Permissions {
+	c.net.unlimited.Store(true)
 	c.net.limit(0)
 	c.authenticated()
 	return g.permissions()
@@ -165,6 +173,7 @@ func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteracti
 	if c.auth.over {
 		return nil, errSignInOver
 	}
+	c.net.limit(c.srv.cfg.LoginTimeout)
 	g, err := c.waitForSignIn(meta, challenge)
 	if err == nil {
 		return c.admit(g), nil
@@ -200,6 +209,8 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 
 	tick := time.NewTicker(keepaliveInterval)
 	defer tick.Stop()
+	late := time.NewTimer(c.srv.cfg.LoginTimeout - c.srv.cfg.LoginTimeout/50) // while there is time to say so
+	defer late.Stop()
 	for waiting := true; waiting; {
 		select {
 		case <-ticket.Done():
@@ -208,6 +219,8 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 			if err := say(challenge, ""); err != nil {
 				return nil, err
 			}
+		case <-late.C:
+			return nil, &authflow.Failure{Code: authflow.CodeExpired, Sentence: "the sign-in was not completed in time"}
 		case <-c.ctx.Done():
 			return nil, context.Cause(c.ctx)
 		}

@@ -38,8 +38,8 @@ func OpenUserCA(dir string) (*UserCA, error) {
 // PublicKey returns what origins trust.
 func (ca *UserCA) PublicKey() gossh.PublicKey { return ca.signer.PublicKey() }
 
-// grantedExtensions are what a certificate lets its holder do at the origin.
-// The gateway has asked the policy before anything of it reaches the origin.
+// grantedExtensions are what a certificate lets its holder do at the origin:
+// everything a session can hold. A policy that allows a session allows these.
 var grantedExtensions = map[string]string{
 	"permit-X11-forwarding":   "",
 	"permit-agent-forwarding": "",

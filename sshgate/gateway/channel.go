@@ -96,7 +96,7 @@ func (c *conn) join(a *access, up *origin, nc gossh.NewChannel) {
 		upstream.Close()
 		return
 	}
-	c.carry(a, up, &pipe{client: client, origin: upstream, clientRequests: clientRequests, originRequests: upstreamRequests})
+	c.carry(a, up, &pipe{client: client, origin: upstream, clientRequests: c.queue(clientRequests), originRequests: c.queue(upstreamRequests)})
 }
 
 // reject tells the client why, and the log the cause.
@@ -160,13 +160,13 @@ func parseDirectTCP(nc gossh.NewChannel) (m directTCP, err error) {
 // channelFromOrigin carries a channel that the origin opens: the far end of -R,
 // the agent, X11. The client must have asked for that kind before.
 func (c *conn) channelFromOrigin(nc gossh.NewChannel) {
-	c.mu.Lock()
-	lent := c.lent[nc.ChannelType()]
-	c.mu.Unlock()
-	sc := c.ssh.Load()
-	if !lent || sc == nil {
-		c.log.Warn("the origin opened a channel that the client has not asked for", "type", ascii(clip(nc.ChannelType(), 64)))
+	a := c.lentTo(nc.ChannelType())
+	sc, up := c.ssh.Load(), c.liveOrigin()
+	if a == nil || sc == nil || up == nil {
 		_ = nc.Reject(gossh.Prohibited, "the client has not asked for this")
+		if c.uncalled.Add(1) == 1 {
+			c.log.Warn("the origin opened a channel that the client has not asked for", "type", ascii(clip(nc.ChannelType(), 64)))
+		}
 		return
 	}
 	if int(c.channels.Add(1)) > c.srv.cfg.MaxChannels {
@@ -190,16 +190,57 @@ func (c *conn) channelFromOrigin(nc gossh.NewChannel) {
 		client.Close()
 		return
 	}
-	p := &pipe{client: client, origin: upstream, clientRequests: clientRequests, originRequests: upstreamRequests}
-	p.run()
+	opened := *a
+	opened.channel = openedBy[nc.ChannelType()]
+	opened.detail = "opened by the origin"
+	c.carry(&opened, up, &pipe{client: client, origin: upstream, clientRequests: c.queue(clientRequests), originRequests: c.queue(upstreamRequests)})
 }
 
-// lend notes that the client has asked the origin for something that makes it
-// open channels of this type.
-func (c *conn) lend(channelType string) {
+// openedBy says in events what a channel that the origin opens belongs to.
+var openedBy = map[string]sshgate.Channel{
+	typeForwardedTCP:  sshgate.ChannelListen,
+	typeForwardedUnix: sshgate.ChannelListen,
+	typeAgent:         sshgate.ChannelAgent,
+	typeX11:           sshgate.ChannelX11,
+}
+
+// loan lets the origin open channels of one type, since the client has asked it
+// for something that does.
+type loan struct {
+	access *access // of the last that asked
+	count  int     // of those that asked and were not refused or taken back
+}
+
+func (c *conn) lend(channelType string, a *access) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lent[channelType] = true
+	l := c.lent[channelType]
+	if l == nil {
+		l = &loan{}
+		c.lent[channelType] = l
+	}
+	l.access = a
+	l.count++
+}
+
+// unlend takes one back.
+func (c *conn) unlend(channelType string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.lent[channelType]; l != nil && l.count > 0 {
+		l.count--
+	}
+}
+
+// lentTo returns the request under which the origin may open such a channel, nil
+// where there is none.
+func (c *conn) lentTo(channelType string) *access {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.lent[channelType]; l != nil && l.count > 0 {
+		return l.access
+	}
+	return nil
 }
 
 // handleGlobalRequest is called by gliderlabs for the client's requests that
@@ -223,16 +264,27 @@ func handleGlobalRequest(ctx ssh.Context, _ *ssh.Server, req *gossh.Request) (bo
 		return c.listen(g, req)
 	case requestCancelTCP, requestCancelUnix:
 		if up := c.liveOrigin(); up != nil {
-			ok, payload, err := up.conn.SendRequest(req.Type, req.WantReply, req.Payload)
-			return ok && err == nil, payload
+			ok, payload, err := up.conn.SendRequest(req.Type, true, req.Payload)
+			if ok = ok && err == nil; ok {
+				c.unlend(listens[req.Type])
+			}
+			return ok, payload
 		}
 	}
 	return false, nil
 }
 
+// listens says which channels the origin opens for a listener.
+var listens = map[string]string{
+	requestListenTCP:  typeForwardedTCP,
+	requestCancelTCP:  typeForwardedTCP,
+	requestListenUnix: typeForwardedUnix,
+	requestCancelUnix: typeForwardedUnix,
+}
+
 // listen passes on a request for a listener at the origin (ssh -R).
 func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
-	opens, detail := typeForwardedTCP, ""
+	detail := ""
 	if req.Type == requestListenTCP {
 		var m struct { // RFC 4254 section 7.1
 			Host string
@@ -247,15 +299,18 @@ func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
 		if gossh.Unmarshal(req.Payload, &m) != nil {
 			return false, nil
 		}
-		opens, detail = typeForwardedUnix, m.Path
+		detail = m.Path
 	}
 	a, denial := c.ask(g, g.target, sshgate.ChannelListen, clip(detail, maxDetail))
 	if denial == nil {
 		var up *origin
 		if up, denial = c.reach(a, nil); denial == nil {
-			c.lend(opens) // before the origin can open one
-			ok, payload, err := up.conn.SendRequest(req.Type, req.WantReply, req.Payload)
-			return ok && err == nil, payload
+			c.lend(listens[req.Type], a) // before the origin can open one
+			ok, payload, err := up.conn.SendRequest(req.Type, true, req.Payload)
+			if ok = ok && err == nil; !ok {
+				c.unlend(listens[req.Type])
+			}
+			return ok, payload
 		}
 	}
 	c.log.Info("listener refused", "request", denial.RequestID, "cause", denial.Error())

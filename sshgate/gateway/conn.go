@@ -52,15 +52,18 @@ type conn struct {
 	// work counts the goroutines that serve channels and the origin.
 	work     sync.WaitGroup
 	channels atomic.Int32
+	uncalled atomic.Int32 // channels that the origin opened for no reason
 
-	mu      sync.Mutex      // guards what follows; held briefly, never while dialling
-	closing bool            // no further goroutine may start
-	lent    map[string]bool // channel types that the client has asked the origin to open
+	mu      sync.Mutex       // guards what follows; held briefly, never while dialling
+	closing bool             // no further goroutine may start
+	lent    map[string]*loan // by channel type: what the client has let the origin open
 
 	// dialling is held while the origin is dialled, so that channels opened at
 	// once share one connection. Never taken with mu held.
 	dialling sync.Mutex
-	origin   *origin // guarded by mu
+	dials    atomic.Int32    // that have ended; changed with dialling held
+	dialled  *sshgate.Denied // why the last one failed; guarded by dialling
+	origin   *origin         // guarded by mu
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -72,9 +75,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 		ctx:    ctx,
 		cancel: cancel,
 		gone:   make(chan struct{}),
-		lent:   make(map[string]bool),
+		lent:   make(map[string]*loan),
 	}
-	c.net = &clientConn{Conn: nc, owner: c}
+	c.net = &clientConn{Conn: nc, owner: c, budget: preAuthBytes}
 	c.log = s.cfg.Log.With("connection", c.id, "client", c.addr.String())
 	return c
 }
@@ -109,17 +112,18 @@ func (c *conn) authenticated() {
 	c.counted.Do(func() { c.srv.unauthenticated.Add(-1) })
 }
 
-// close ends the connection and all that hangs on it. It does not wait.
+// close ends the connection and all that hangs on it. It does not wait: it closes
+// the network below, since x/crypto's own Close can wait for a peer that stalls.
 func (c *conn) close(cause error) {
 	c.cancel(cause)
 	c.mu.Lock()
 	c.closing = true
 	up := c.origin
 	c.mu.Unlock()
-	if up != nil {
-		up.conn.Close()
-	}
 	c.net.Close()
+	if up != nil {
+		up.link.Close()
+	}
 }
 
 // enter counts a goroutine in that the connection waits for; the caller owes it
@@ -165,10 +169,9 @@ func (c *conn) channelDone() {
 func (c *conn) goodbye(cause error) {
 	c.cancel(cause)
 	if up := c.liveOrigin(); up != nil {
-		up.conn.Close() // its sessions tell their users, then serveOrigin ends the connection
-		return
+		up.link.Close() // its sessions tell their users, then serveOrigin ends the connection
 	}
-	c.closeSoon(cause)
+	c.closeWithin(2*goodbyeTime, cause) // whatever stalls
 }
 
 // closeSoon closes the connection when the client has done so, or a moment
@@ -176,9 +179,10 @@ func (c *conn) goodbye(cause error) {
 // lose the last that it was told.
 func (c *conn) closeSoon(cause error) {
 	c.net.limit(goodbyeTime)
-	select {
-	case <-c.gone:
-	case <-time.After(goodbyeTime):
-	}
+	c.closeWithin(goodbyeTime, cause)
+}
+
+func (c *conn) closeWithin(d time.Duration, cause error) {
+	waitFor(c.gone, d)
 	c.close(cause)
 }

@@ -35,7 +35,11 @@ func (c *conn) jump(g *grant, nc gossh.NewChannel) {
 	}
 	if err != nil {
 		// A name that cannot exist gets the answer of one that does not.
-		c.reject(nc, denied(sshgate.NewRequestID(), sshgate.OriginName(ascii(clip(m.Host, 64))), err))
+		refused := &access{id: sshgate.NewRequestID(), grant: g, channel: sshgate.ChannelEndToEnd, detail: detail}
+		event := refused.event(sshgate.EventDecision)
+		event.Reason = err.Error()
+		c.record(event)
+		c.reject(nc, denied(refused.id, sshgate.OriginName(ascii(clip(m.Host, 64))), err))
 		return
 	}
 	a, denial := c.ask(g, sshgate.Target{Origin: origin}, sshgate.ChannelEndToEnd, detail)
@@ -56,10 +60,17 @@ func (c *conn) jump(g *grant, nc gossh.NewChannel) {
 		return
 	}
 	defer client.Close()
-	c.start(func() { gossh.DiscardRequests(requests) })
+	copied := make(chan struct{})
+	c.start(func() {
+		gossh.DiscardRequests(requests)
+		// The client has closed the channel, which reads like a half-close.
+		waitFor(copied, closeHold)
+		upstream.Close()
+	})
 	c.record(a.event(sshgate.EventSessionStart))
 	begin := c.srv.cfg.Now()
 	in, out, err := splice(c.ctx, client, upstream)
+	close(copied)
 	end := a.event(sshgate.EventSessionEnd)
 	end.BytesIn, end.BytesOut, end.Duration = in, out, c.srv.cfg.Now().Sub(begin)
 	if err != nil {

@@ -100,13 +100,18 @@ func (l instantLogin) Wait(context.Context) (sshgate.Identity, error) {
 	return id, l.b.signInAs
 }
 
-func newSigner(t testing.TB) gossh.Signer {
+func newPrivateKey(t testing.TB) ed25519.PrivateKey {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := gossh.NewSignerFromKey(key)
+	return key
+}
+
+func newSigner(t testing.TB) gossh.Signer {
+	t.Helper()
+	signer, err := gossh.NewSignerFromKey(newPrivateKey(t))
 	if err != nil {
 		t.Fatal(err)
 	}

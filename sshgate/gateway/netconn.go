@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,10 +16,25 @@ import (
 type clientConn struct {
 	net.Conn
 	owner *conn
+	// budget is how many bytes more the client may send before it is signed in;
+	// unlimited lifts it.
+	budget    int64 // used by Read alone, which x/crypto calls from one goroutine
+	unlimited atomic.Bool
 }
+
+// preAuthBytes is what a client may send until it is signed in: ten times what
+// the largest agents need. x/crypto keeps parts of it until the end.
+const preAuthBytes = 1 << 20
+
+var errPreAuthBytes = errors.New("the client has sent too much without signing in")
 
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	if !c.unlimited.Load() {
+		if c.budget -= int64(n); c.budget < 0 && err == nil {
+			err = errPreAuthBytes
+		}
+	}
 	if err != nil {
 		c.owner.clientGone()
 	}

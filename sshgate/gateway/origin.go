@@ -139,15 +139,20 @@ func (c *conn) liveOrigin() *origin {
 // reach returns the connection to the origin, made by the first channel that
 // asks. keys are for AgentAuth; nil where no agent is forwarded.
 func (c *conn) reach(a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
+	before := c.dials.Load()
 	c.dialling.Lock()
 	defer c.dialling.Unlock()
 	up := c.liveOrigin()
+	if up == nil && c.dials.Load() != before && keys == nil {
+		return nil, c.dialled // it failed while this one waited for its turn
+	}
 	if up == nil {
 		ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.DialTimeout)
 		defer cancel()
-		var denial *sshgate.Denied
-		if up, denial = c.dialOrigin(ctx, a, keys); denial != nil {
-			return nil, denial
+		up, c.dialled = c.dialOrigin(ctx, a, keys)
+		c.dials.Add(1)
+		if up == nil {
+			return nil, c.dialled
 		}
 	}
 	if up.login != a.decision.Login {
@@ -174,7 +179,12 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*ori
 	}
 	// NewClientConn takes no context.
 	link := &originLink{Conn: nc}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		nc.Close()
+		if keys != nil {
+			c.cutOff(errNoAnswer) // the client's agent may be what does not answer
+		}
+	})
 	sc, channels, requests, err := gossh.NewClientConn(link, string(a.target.Origin), config)
 	if !stop() {
 		err = context.Cause(ctx) // rather than that nc is closed
@@ -191,30 +201,31 @@ func (c *conn) adopt(a *access, up *origin, channels <-chan gossh.NewChannel, re
 	c.mu.Lock()
 	if c.closing {
 		c.mu.Unlock()
-		up.conn.Close()
+		up.link.Close()
 		return nil, c.dialFailure(a, errClientGone)
 	}
 	c.origin = up
-	c.work.Add(1) // as in enter
+	c.work.Add(2) // as in enter
 	c.mu.Unlock()
 	go func() {
 		defer c.work.Done()
-		c.serveOrigin(up, channels, requests)
+		c.serveOrigin(up, channels)
+	}()
+	go func() {
+		defer c.work.Done()
+		for req := range requests {
+			// hostkeys-00@openssh.com is dropped with the rest: the client would
+			// check the origin's keys against the gateway's name. To a keepalive
+			// any answer will do.
+			_ = req.Reply(false, nil) // fails only with the connection
+		}
 	}()
 	return up, nil
 }
 
-// serveOrigin answers what the origin asks for until it is gone, and then ends
-// the client's connection: nothing on it can go on.
-func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel, requests <-chan *gossh.Request) {
-	c.start(func() {
-		for req := range requests {
-			// hostkeys-00@openssh.com is dropped with the rest: the client
-			// would check the origin's keys against the gateway's name. To a
-			// keepalive any answer will do.
-			_ = req.Reply(false, nil) // fails only with the connection
-		}
-	})
+// serveOrigin takes the channels that the origin opens until it is gone, and then
+// ends the client's connection: nothing on it can go on.
+func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel) {
 	for ch := range channels {
 		if !c.enter() {
 			_ = ch.Reject(gossh.ConnectionFailed, "the connection is closing")
@@ -271,13 +282,17 @@ func (c *conn) originAuth(a *access, keys *agentKeys) (gossh.AuthMethod, error) 
 	if ttl <= 0 {
 		ttl = defaultCertificateTTL
 	}
-	keyID := fmt.Sprintf("%s session=%s request=%s", ascii(a.grant.identity.String()), c.id, a.id)
+	// The identity comes last: what a provider lets people call themselves must
+	// not pass for a session.
+	keyID := fmt.Sprintf("session=%s request=%s identity=%s", c.id, a.id, ascii(a.grant.identity.String()))
 	signer, err := c.srv.cfg.CA.sign(a.decision.Login, keyID, c.srv.cfg.Now(), ttl)
 	if err != nil {
 		return nil, err
 	}
 	return gossh.PublicKeys(signer), nil
 }
+
+var errNoAnswer = errors.New("the origin, or the client's agent, did not answer in time")
 
 var errNeedsAgent = errors.New("the origin takes the keys of a forwarded agent only, and none is forwarded")
 

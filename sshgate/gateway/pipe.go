@@ -31,7 +31,7 @@ const (
 // and a client that has sent its own EOF closes at once and never hears it.
 type pipe struct {
 	client, origin                 gossh.Channel
-	clientRequests, originRequests <-chan *gossh.Request
+	clientRequests, originRequests *requestQueue
 
 	// early are requests that were taken off clientRequests before.
 	early []*gossh.Request
@@ -40,9 +40,13 @@ type pipe struct {
 	// has closed its channel.
 	started   chan struct{}
 	startOnce sync.Once
-	// sent is told of every request of the client after it was answered,
-	// received of every request of the origin before it is passed on.
-	sent     func(req *gossh.Request, ok bool)
+	// running is set once a command was started; only passClientRequest uses it.
+	running bool
+	// sending is told of every request of the client before it is passed on and
+	// answered after, with what the origin said; received of every request of
+	// the origin before it is passed on.
+	sending  func(req *gossh.Request)
+	answered func(req *gossh.Request, ok bool, err error)
 	received func(req *gossh.Request)
 	// lost tells that the origin's channel ended without the origin's doing.
 	lost func() bool
@@ -113,7 +117,7 @@ func (p *pipe) passClientRequests() {
 	for _, req := range p.early {
 		p.passClientRequest(req)
 	}
-	for req := range p.clientRequests {
+	for req := range p.clientRequests.all() {
 		p.passClientRequest(req)
 	}
 }
@@ -121,13 +125,22 @@ func (p *pipe) passClientRequests() {
 func (p *pipe) passClientRequest(req *gossh.Request) {
 	p.answering.Lock()
 	defer p.answering.Unlock()
-	ok, err := p.origin.SendRequest(req.Type, req.WantReply, req.Payload)
-	ok = ok && err == nil
-	_ = req.Reply(ok, nil) // fails only with the connection
-	if p.sent != nil {
-		p.sent(req, ok)
+	starts := startsCommand(req)
+	if starts && p.running {
+		_ = req.Reply(false, nil) // one command a session, RFC 4254 section 6.5
+		return
 	}
-	if startsCommand(req) {
+	if p.sending != nil {
+		p.sending(req)
+	}
+	// Whether a command was started is for the record, whatever the client asked.
+	ok, err := p.origin.SendRequest(req.Type, req.WantReply || starts, req.Payload)
+	_ = req.Reply(ok && err == nil, nil) // fails only with the connection
+	if p.answered != nil {
+		p.answered(req, ok, err)
+	}
+	if starts {
+		p.running = p.running || ok
 		p.start()
 	}
 }
@@ -148,7 +161,7 @@ func startsCommand(req *gossh.Request) bool {
 func (p *pipe) passOriginRequests(outputDone <-chan struct{}, exitDone chan<- struct{}) {
 	exited := sync.OnceFunc(func() { close(exitDone) })
 	defer exited()
-	for req := range p.originRequests {
+	for req := range p.originRequests.all() {
 		if p.received != nil {
 			p.received(req)
 		}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -18,9 +19,12 @@ import (
 // one: OpenSSH's own for a broken connection.
 const exitLost = 255
 
-// maxEarlyRequests bounds the requests that are kept while a session waits for
-// its agent.
-const maxEarlyRequests = 256
+// answerHold is how long a request may wait for its answer until it is known
+// whether the client offers its agent.
+const answerHold = 500 * time.Millisecond
+
+// maxCommand is how much of a command an event shows.
+const maxCommand = 800 // bytes; with the rest of the detail below maxDetail
 
 // session is a channel to the origin that the client asked for, while it lasts.
 type session struct {
@@ -30,10 +34,11 @@ type session struct {
 	pipe   *pipe
 	start  time.Time
 
-	// detail is what was started and recorded that it is; both belong to the
-	// goroutine that passes the client's requests on, and to carry after it.
-	detail   string
-	recorded bool
+	// detail is what was started, and open that its start is recorded and its
+	// end is not. Both belong to the goroutine that passes the client's requests
+	// on, and to carry after it.
+	detail string
+	open   bool
 
 	mu   sync.Mutex // guards exit
 	exit string     // how it ended, "" while it has not
@@ -44,56 +49,65 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 	s := &session{conn: c, access: a, up: up, pipe: p, start: c.srv.cfg.Now(), detail: a.detail}
 	p.lost = up.link.lost.Load
 	if a.channel == sshgate.ChannelSession {
-		p.sent = s.sent
+		p.sending = s.sending
+		p.answered = s.answered
 		p.received = s.received
 		p.beforeClose = s.beforeClose
 		p.started = make(chan struct{})
-	}
-	if a.channel != sshgate.ChannelSession {
+	} else {
 		s.recordStart()
 	}
 	p.run()
-	if !s.recorded {
-		return // nothing was started in it
-	}
-	end := a.event(sshgate.EventSessionEnd)
-	end.Detail, end.Exit = s.detail, s.exit
-	end.BytesIn, end.BytesOut = p.in.Load(), p.out.Load()
-	end.Duration = c.srv.cfg.Now().Sub(s.start)
-	if s.exit == "" && p.lost() {
-		end.Reason = s.lossReason()
-	}
-	c.record(end)
-}
-
-// sent sees the client's requests after the origin has answered them.
-func (s *session) sent(req *gossh.Request, ok bool) {
-	switch req.Type {
-	case requestAgent:
-		if ok || !req.WantReply {
-			s.conn.lend(typeAgent)
+	if s.open {
+		reason := ""
+		if s.exit == "" && p.lost() {
+			reason = s.lossReason()
 		}
-	case requestX11:
-		if ok || !req.WantReply {
-			s.conn.lend(typeX11)
-		}
-	case requestShell, requestExec, requestSubsystem:
-		if ok || !req.WantReply {
-			s.detail = describeStart(req)
-			s.recordStart()
-		}
+		s.recordEnd(reason)
 	}
 }
 
-// recordStart is called when it is known what the channel is for.
+// sending sees the client's requests before the origin does: nothing is started
+// that is not on record.
+func (s *session) sending(req *gossh.Request) {
+	switch {
+	case startsCommand(req):
+		s.detail = describeStart(req)
+		s.recordStart()
+	case req.Type == requestAgent:
+		s.conn.lend(typeAgent, s.access)
+	case req.Type == requestX11:
+		s.conn.lend(typeX11, s.access)
+	}
+}
+
+// answered sees what the origin said to them.
+func (s *session) answered(req *gossh.Request, ok bool, err error) {
+	switch {
+	case ok || err != nil || !req.WantReply && !startsCommand(req):
+	case startsCommand(req):
+		s.recordEnd("refused by the origin")
+	case req.Type == requestAgent:
+		s.conn.unlend(typeAgent)
+	case req.Type == requestX11:
+		s.conn.unlend(typeX11)
+	}
+}
+
 func (s *session) recordStart() {
-	if s.recorded {
-		return // RFC 4254 section 6.5 allows one start a session; sshd sees to that
-	}
-	s.recorded = true
+	s.open = true
 	start := s.access.event(sshgate.EventSessionStart)
 	start.Detail = s.detail
 	s.conn.record(start)
+}
+
+func (s *session) recordEnd(reason string) {
+	s.open = false
+	end := s.access.event(sshgate.EventSessionEnd)
+	end.Detail, end.Exit, end.Reason = s.detail, s.exit, reason
+	end.BytesIn, end.BytesOut = s.pipe.in.Load(), s.pipe.out.Load()
+	end.Duration = s.conn.srv.cfg.Now().Sub(s.start)
+	s.conn.record(end)
 }
 
 // describeStart says what a session was started for: "shell", "exec COMMAND",
@@ -106,7 +120,11 @@ func describeStart(req *gossh.Request) string {
 	if gossh.Unmarshal(req.Payload, &m) != nil {
 		return req.Type
 	}
-	return req.Type + " " + clip(m.Text, maxDetail)
+	if len(m.Text) <= maxCommand {
+		return req.Type + " " + m.Text
+	}
+	// What is cut off can still be told: by whoever has the whole.
+	return fmt.Sprintf("%s %s (%d bytes, SHA-256 %x)", req.Type, clip(m.Text, maxCommand), len(m.Text), sha256.Sum256([]byte(m.Text)))
 }
 
 // received sees the origin's requests before the client does.
@@ -172,10 +190,11 @@ func (c *conn) needsAgent(a *access) bool {
 // the client forwards. The client offers it in a request on the open channel, so
 // here, and only here, the channel is accepted before the origin is reached.
 func (c *conn) sessionWithAgent(a *access, nc gossh.NewChannel) {
-	client, requests, err := nc.Accept()
+	client, incoming, err := nc.Accept()
 	if err != nil {
 		return
 	}
+	requests := c.queue(incoming)
 	early, offered := requestsUntilStart(requests)
 	var keys *agentKeys
 	if offered {
@@ -188,7 +207,7 @@ func (c *conn) sessionWithAgent(a *access, nc gossh.NewChannel) {
 		var upstreamRequests <-chan *gossh.Request
 		upstream, upstreamRequests, err = up.conn.OpenChannel(typeSession, nil)
 		if err == nil {
-			c.carry(a, up, &pipe{client: client, origin: upstream, clientRequests: requests, originRequests: upstreamRequests, early: early})
+			c.carry(a, up, &pipe{client: client, origin: upstream, clientRequests: requests, originRequests: c.queue(upstreamRequests), early: early})
 			return
 		}
 		denial = c.dialFailure(a, err)
@@ -197,23 +216,36 @@ func (c *conn) sessionWithAgent(a *access, nc gossh.NewChannel) {
 	for _, req := range early {
 		_ = req.Reply(true, nil) // or the client would show its own, lesser error
 	}
-	c.start(func() { gossh.DiscardRequests(requests) })
+	c.start(requests.discard)
 	tell(client, denial.UserMessage())
 	sendExit(client, exitLost)
 	client.Close()
 }
 
-// requestsUntilStart takes requests up to the one that starts a command, and
-// tells whether the client's agent was offered among them.
-func requestsUntilStart(requests <-chan *gossh.Request) (early []*gossh.Request, offered bool) {
-	for req := range requests {
-		early = append(early, req)
-		offered = offered || req.Type == requestAgent
-		if startsCommand(req) || len(early) == maxEarlyRequests {
-			break
+// requestsUntilStart takes requests until the client's agent is offered or a
+// command is started, and tells whether the agent was offered. A client that
+// waits for an answer before it goes on is not kept waiting for long.
+func requestsUntilStart(requests *requestQueue) (early []*gossh.Request, offered bool) {
+	var impatient <-chan time.Time
+	for {
+		select {
+		case req, ok := <-requests.waiting:
+			if !ok {
+				return early, false
+			}
+			// The bytes stay on the queue's account: early is part of it.
+			early = append(early, req)
+			offered = req.Type == requestAgent
+			if offered || startsCommand(req) || len(early) == maxQueuedRequests {
+				return early, offered
+			}
+			if req.WantReply && impatient == nil {
+				impatient = time.After(answerHold)
+			}
+		case <-impatient:
+			return early, false
 		}
 	}
-	return early, offered
 }
 
 // agentKeys are the keys of the agent that a client forwards, for as long as the

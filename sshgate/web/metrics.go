@@ -151,7 +151,8 @@ func (m *Metrics) Write(e sshgate.Event) error {
 // channelLabel keeps what is no known channel from becoming a label.
 func channelLabel(c sshgate.Channel) string {
 	switch c {
-	case sshgate.ChannelSession, sshgate.ChannelForward, sshgate.ChannelUnix, sshgate.ChannelListen:
+	case sshgate.ChannelSession, sshgate.ChannelForward, sshgate.ChannelUnix, sshgate.ChannelListen,
+		sshgate.ChannelEndToEnd, sshgate.ChannelAgent, sshgate.ChannelX11:
 		return string(c)
 	}
 	return "other"
