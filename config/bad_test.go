@@ -52,9 +52,9 @@ func TestBadGateway(t *testing.T) {
 	tests := []struct {
 		name, in, want string
 	}{
-		{"empty", "", `F:1:1: the file is empty; start from the example that ships with the program`},
-		{"only comments", "# nothing\n", `F:1:1: the file is empty; start from the example that ships with the program`},
-		{"null", "~", `F:1:1: the file is empty; start from the example that ships with the program`},
+		{"empty", "", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
+		{"only comments", "# nothing\n", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
+		{"null", "~", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
 		{"a list", "- a\n", `F:1:1: is a list; expected settings such as data_dir, hostname, metrics`},
 		{"text", "hello", `F:1:1: is a single value; expected settings such as data_dir, hostname, metrics`},
 		{"two documents", head + "policy: {applications: []}\n---\na: b\n", `F:5:1: a second YAML document begins; the file must hold one`},
@@ -288,7 +288,7 @@ func TestBadConnector(t *testing.T) {
 	tests := []struct {
 		name, in, want string
 	}{
-		{"empty", "", `F:1:1: the file is empty; start from the example that ships with the program`},
+		{"empty", "", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
 		{"everything missing", "connections: 2\n", `
 F:1:1: certificate_file: there is no file DIR/connector.crt
 F:1:1: gateway: is missing; expected the gateway's HOST:PORT, as in gate.example.com:443

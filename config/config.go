@@ -58,7 +58,7 @@ func LoadConnector(path string, env func(string) string) (*Connector, error) {
 func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no configuration %s; name the file or create it from the example: %w", path, err)
+		return nil, fmt.Errorf("there is no configuration %s; name the file, or make one (\"sshgated example\" prints one to start from): %w", path, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the configuration: %w", err)

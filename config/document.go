@@ -81,7 +81,7 @@ func (d *document) root(data []byte) (cursor, bool) {
 		return cursor{}, false
 	}
 	if err != nil || len(node.Content) == 0 || isNull(node.Content[0]) {
-		d.report(1, 1, "", "the file is empty; start from the example that ships with the program")
+		d.report(1, 1, "", `the file is empty; "sshgated example" prints one to start from`)
 		return cursor{}, false
 	}
 	var second yaml.Node
