@@ -31,7 +31,7 @@ on first use. An origin lets the gateway's users in when its sshd trusts it:
   echo "TrustedUserCAKeys /etc/ssh/sshgate_ca.pub" >> /etc/ssh/sshd_config
 
 The private key never leaves data_dir.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := cfgFlag.load()
 			if err != nil {

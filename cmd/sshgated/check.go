@@ -20,9 +20,12 @@ it at once, with file, line and column. Nothing is started, made or changed.
 
 Exit codes: 0 it can be used, 2 it cannot.`,
 		Example: "  sshgated check --config /etc/sshgate/sshgated.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := cfgFlag.load()
+			if err == nil {
+				err = checkKeys(cfg)
+			}
 			if asJSON {
 				return checkJSON(cmd, cfgFlag.path, err)
 			}
@@ -43,12 +46,25 @@ Exit codes: 0 it can be used, 2 it cannot.`,
 	return cmd
 }
 
+// checkKeys reads the keys that the configuration names, as serve would.
+func checkKeys(cfg *config.Gateway) error {
+	if _, err := originAuth(cfg); err != nil {
+		return err
+	}
+	_, err := tunnelCertificate(cfg)
+	return err
+}
+
 // checkJSON prints what was found; the exit code is that of the text form.
 func checkJSON(cmd *cobra.Command, path string, found error) error {
 	result := map[string]any{"file": path, "ok": found == nil}
 	var problems *config.Error
 	if errors.As(found, &problems) {
-		result["problems"] = problems.Problems
+		var list []map[string]any
+		for _, p := range problems.Problems {
+			list = append(list, map[string]any{"file": p.File, "line": p.Line, "column": p.Column, "field": p.Field, "text": p.Text})
+		}
+		result["problems"] = list
 	} else if found != nil {
 		result["error"] = found.Error()
 	}

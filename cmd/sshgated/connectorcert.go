@@ -40,8 +40,11 @@ written to --out, for the directory of the connector's configuration:
                    for gateway_ca_file, unless tunnel.certificate_file is set`,
 		Example: `  sshgated connector-cert --name rack1 --hostname web1.example.com --out rack1
   sshgated connector-cert --name lab --hostname '*.lab.example.com' --out lab`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if name == "" || len(hostnames) == 0 {
+				return usageError{fmt.Errorf("--name and --hostname are required; see: %s --help", cmd.CommandPath())}
+			}
 			if days < 1 || days > 3650 {
 				return usageError{fmt.Errorf("--days is %d; give from 1 to 3650", days)}
 			}
@@ -71,8 +74,6 @@ written to --out, for the directory of the connector's configuration:
 	cmd.Flags().StringVarP(&out, "out", "o", ".", "`DIRECTORY` for the files, made if it does not exist")
 	cmd.Flags().IntVar(&days, "days", 365, "how long the certificate is good for")
 	cmd.Flags().BoolVar(&force, "force", false, "replace files that exist")
-	_ = cmd.MarkFlagRequired("name")
-	_ = cmd.MarkFlagRequired("hostname")
 	_ = cmd.MarkFlagDirname("out")
 	return cmd
 }

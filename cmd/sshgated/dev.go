@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -51,7 +52,7 @@ SSHGATE_DEV_... variables for a shell.`,
 		Example: `  sshgated dev
   sshgated dev --dir ~/.cache/sshgate-dev --origin ssh://127.0.0.1:22 --login deploy
   sshgated dev --json | jq -r .ssh_command`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logs.logger(cmd.ErrOrStderr())
 			if err != nil {
@@ -80,11 +81,16 @@ type devOptions struct {
 
 // parseOrigin returns the address of --origin.
 func (o devOptions) parseOrigin() (string, error) {
+	wrong := usageError{fmt.Errorf("--origin is %q; give ssh://HOST:PORT", o.origin)}
 	u, err := url.Parse(o.origin)
-	if err != nil || u.Scheme != "ssh" || u.Hostname() == "" || u.Path != "" || u.User != nil {
-		return "", usageError{fmt.Errorf("--origin is %q; give ssh://HOST:PORT", o.origin)}
+	if err != nil || u.Hostname() == "" || *u != (url.URL{Scheme: "ssh", Host: u.Host}) {
+		return "", wrong
 	}
-	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "22")), nil
+	port := cmp.Or(u.Port(), "22")
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", wrong
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
 // run brings everything up, says so, and stays until ctx is done or a part

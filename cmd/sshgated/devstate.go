@@ -114,6 +114,9 @@ func (d *dev) loadState() error {
 		if err := json.Unmarshal(data, &d.state); err != nil {
 			return fmt.Errorf("%s: %w; remove the file to start anew", d.path(devStateFile), err)
 		}
+		if d.state.Ports == nil || d.state.Passwords == nil || d.state.SigningKey == "" {
+			return fmt.Errorf("%s: ports, passwords or signing_key is missing; remove the file to start anew", d.path(devStateFile))
+		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -245,12 +248,8 @@ func (d *dev) writeClientFiles(g *gatewayd) error {
 	if err := gateway.MakeKey(key); err != nil {
 		return err
 	}
-	var known strings.Builder
-	for _, hostKey := range g.hostKeys {
-		fmt.Fprintf(&known, "[%s]:%s %s", host, port, gossh.MarshalAuthorizedKey(hostKey.PublicKey()))
-	}
 	d.info = devInfo{
-		SSHCommand: fmt.Sprintf("ssh -F %s %s+%s@gate", d.path("ssh_config"), d.opts.login, devOrigin),
+		SSHCommand: fmt.Sprintf("ssh -F %s %s+%s@gate", shellWord(d.path("ssh_config")), d.opts.login, devOrigin),
 		SSHAddress: d.ssh.Addr().String(),
 		Tunnel:     d.tunnel.Addr().String(),
 		Metrics:    "http://" + d.metrics.Addr().String() + "/metrics",
@@ -273,7 +272,7 @@ func (d *dev) writeClientFiles(g *gatewayd) error {
 		mode       fs.FileMode
 	}{
 		{d.info.SSHConfig, fmt.Sprintf(devSSHConfig, host, port, d.info.KnownHosts, key), 0o644},
-		{d.info.KnownHosts, known.String(), 0o644},
+		{d.info.KnownHosts, knownHosts(d.ssh.Addr().String(), g.hostKeys), 0o644},
 		{d.info.UserCA, caLine(g.userCA, devHostname), 0o644},
 		{d.info.Env, d.info.env(), 0o600},
 	} {
@@ -293,7 +292,20 @@ func (i devInfo) env() string {
 		{"EMAIL", i.Users[0].Email}, {"PASSWORD", i.Users[0].Password}, {"DIR", i.Dir},
 		{"SSH_CONFIG", i.SSHConfig}, {"KNOWN_HOSTS", i.KnownHosts}, {"USER_CA", i.UserCA}, {"CONFIG", i.Config},
 	} {
-		fmt.Fprintf(&b, "SSHGATE_DEV_%s='%s'\n", v.name, strings.ReplaceAll(v.value, "'", `'\''`))
+		fmt.Fprintf(&b, "SSHGATE_DEV_%s=%s\n", v.name, shellQuote(v.value))
 	}
 	return b.String()
+}
+
+// shellQuote returns s as one word of a POSIX shell.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// shellWord is shellQuote without the quotes where s needs none.
+func shellWord(s string) string {
+	for _, c := range s {
+		if !strings.ContainsRune("/._-+@:", c) && !('0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z') {
+			return shellQuote(s)
+		}
+	}
+	return s
 }

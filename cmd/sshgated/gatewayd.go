@@ -154,10 +154,10 @@ func originAuth(cfg *config.Gateway) (func(sshgate.OriginName) gateway.OriginAut
 		}
 		data, err := os.ReadFile(origin.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("origins: %s: %w", origin.Name, err)
+			return nil, usageError{fmt.Errorf("origins: %s: %w", origin.Name, err)}
 		}
 		if keys[origin.KeyFile], err = gossh.ParsePrivateKey(data); err != nil {
-			return nil, fmt.Errorf("origins: %s: reading the private key %s: %w", origin.Name, origin.KeyFile, err)
+			return nil, usageError{fmt.Errorf("origins: %s: reading the private key %s: %w", origin.Name, origin.KeyFile, err)}
 		}
 	}
 	return func(name sshgate.OriginName) gateway.OriginAuth {
@@ -173,22 +173,35 @@ func originAuth(cfg *config.Gateway) (func(sshgate.OriginName) gateway.OriginAut
 }
 
 func (g *gatewayd) newTLS() (*web.Server, error) {
-	certificate := g.ownCertificate()
-	if g.cfg.Tunnel.CertificateFile != "" {
-		pair, err := tls.LoadX509KeyPair(g.cfg.Tunnel.CertificateFile, g.cfg.Tunnel.KeyFile)
-		if err != nil {
+	pair, err := tunnelCertificate(g.cfg)
+	if err != nil {
+		return nil, err
+	}
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair, nil }
+	if pair == nil {
+		certificate = g.ownCertificate()
+		if _, err := certificate(nil); err != nil { // better now than at the first connection
 			return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
 		}
-		certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }
-	}
-	if _, err := certificate(nil); err != nil { // better now than at the first connection
-		return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
 	}
 	return web.NewServer(web.ServerConfig{
 		TLS:    connector.ServerTLS(g.tunnelCA, certificate),
 		Tunnel: g.hub.Serve,
 		Log:    g.log,
 	})
+}
+
+// tunnelCertificate reads the certificate that the configuration names, nil
+// where it names none.
+func tunnelCertificate(cfg *config.Gateway) (*tls.Certificate, error) {
+	if cfg.Tunnel.CertificateFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.Tunnel.CertificateFile, cfg.Tunnel.KeyFile)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("tunnel: the gateway's certificate: %w", err)}
+	}
+	return &pair, nil
 }
 
 // ownCertificate is what the gateway's own authority signs for its hostname.

@@ -19,13 +19,10 @@ func newHostKeys() *cobra.Command {
 		Long: `The gateway pins the host keys that a connector first reports for an origin and
 refuses others. When an origin was reinstalled on purpose, forget its old keys;
 the next that its connector reports are pinned.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: subcommand,
+		RunE: help,
 	}
-	list, forget := newHostKeysList(), newHostKeysForget()
-	usageForArgs(list)
-	usageForArgs(forget)
-	cmd.AddCommand(list, forget)
+	cmd.AddCommand(newHostKeysList(), newHostKeysForget())
 	return cmd
 }
 
@@ -35,7 +32,7 @@ func newHostKeysList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the pinned host keys",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			db, err := cfgFlag.openStore(cmd)
 			if err != nil {
@@ -84,7 +81,12 @@ func newHostKeysForget() *cobra.Command {
 		Use:     "forget ORIGIN",
 		Short:   "Forget an origin's host keys, so that its next ones are pinned",
 		Example: "  sshgated hostkeys forget web1.example.com",
-		Args:    cobra.ExactArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{fmt.Errorf("name one origin; see: %s --help", cmd.CommandPath())}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			origin, err := sshgate.ParseOriginName(args[0])
 			if err != nil {

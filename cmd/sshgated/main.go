@@ -48,8 +48,7 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "sshgated: %v\n", err)
 	var usage usageError
-	var problems *config.Error
-	if errors.As(err, &usage) || errors.As(err, &problems) {
+	if errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
@@ -68,7 +67,8 @@ Try it on this machine alone with "sshgated dev". Exit codes: 0 all is well,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
-		Args:              cobra.NoArgs,
+		Args:              subcommand,
+		RunE:              help,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
@@ -80,24 +80,31 @@ Try it on this machine alone with "sshgated dev". Exit codes: 0 all is well,
 		newCA(),
 		newConnectorCert(),
 		newHostKeys(),
+		newKnownHosts(),
+		newExample(),
 		newVersion(),
 	)
-	for _, cmd := range append(root.Commands(), root) {
-		usageForArgs(cmd)
-	}
 	return root
 }
 
-// usageForArgs makes a wrong argument a usage error, in cmd and below.
-func usageForArgs(cmd *cobra.Command) {
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
-			}
-			return nil
-		}
+// help is what a command does that only holds others.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// subcommand checks the arguments of such a command: there is none but the name
+// of another, which cobra has looked for.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
 	}
+	return usageError{fmt.Errorf("unknown command %q; see: %s --help", args[0], cmd.CommandPath())}
+}
+
+// noArguments checks the arguments of a command that takes flags only.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usageError{fmt.Errorf("unexpected argument %q; see: %s --help", args[0], cmd.CommandPath())}
 }
 
 // configFlag is the one flag that nearly all commands share.
@@ -110,10 +117,11 @@ func (f *configFlag) add(cmd *cobra.Command) {
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 }
 
+// load reads the configuration. An error is the user's to mend.
 func (f *configFlag) load() (*config.Gateway, error) {
 	cfg, err := config.LoadGateway(f.path, os.Getenv)
-	if errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return nil, usageError{err}
 	}
-	return cfg, err
+	return cfg, nil
 }

@@ -52,7 +52,7 @@ authority of its connectors (see "sshgated connector-cert").
 Audit events (sign-ins, decisions, sessions) go to the log whatever --log-level
 says. Under systemd (Type=notify) it reports when it is ready.`,
 		Example: "  sshgated check --config gateway.yaml && sshgated serve --config gateway.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := logging.logger(cmd.ErrOrStderr())
 			if err != nil {

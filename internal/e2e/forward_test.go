@@ -220,9 +220,10 @@ func TestAgentForwarding(t *testing.T) {
 
 func TestX11Forwarding(t *testing.T) {
 	t.Parallel()
-	need(t, "xauth", "socat")
+	need(t, "xauth", "socat", "perl")
 	c := sharedStack(t).signedIn(t)
-	// A stand-in for an X server: it answers whatever connects.
+	// A stand-in for an X server: it reads the set-up of whatever connects, and
+	// answers.
 	number := 4000 + os.Getpid()%1000
 	display := fmt.Sprintf("127.0.0.1:%d", number)
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 6000+number))
@@ -238,7 +239,9 @@ func TestX11Forwarding(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(conn, "x11-answer")
+			if _, err := io.ReadFull(conn, make([]byte, 48)); err == nil {
+				_, _ = io.WriteString(conn, "x11-answer")
+			}
 			conn.Close()
 		}
 	})
@@ -253,8 +256,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do # the file is locked while another session u
   [ -n "$cookie" ] && break; sleep 0.5
 done
 [ -n "$cookie" ] || { echo "no cookie for $DISPLAY" >&2; exit 9; }
-{ printf 'l\0\13\0\0\0\22\0\20\0\0\0MIT-MAGIC-COOKIE-1\0\0'; echo $cookie | xxd -r -p; sleep 1; } | socat - TCP:127.0.0.1:$((6000+n))`
-	script = strings.Replace(script, "xxd -r -p", `sed 's/../\\x&/g' | xargs -0 printf '%b' | tr -d '\n'`, 1)
+{ printf 'l\0\13\0\0\0\22\0\20\0\0\0MIT-MAGIC-COOKIE-1\0\0'; perl -e 'print pack "H*", shift' $cookie; sleep 1; } | socat - TCP:127.0.0.1:$((6000+n))`
 	cmd := c.ssh("-Y", "gate", script)
 	cmd.Env = append(cmd.Env, "DISPLAY="+display, "XAUTHORITY="+authority)
 	if r := run1(t, cmd); !strings.Contains(r.stdout, "x11-answer") {

@@ -31,7 +31,9 @@ type stack struct {
 	t         testing.TB
 	dir       string
 	login     string
+	logLevel  string
 	issuer    string
+	provider  *httptest.Server
 	gateway   *proc
 	connector *proc
 	sshd      *sshd
@@ -48,6 +50,7 @@ type stackOptions struct {
 	ssh            string // further lines of the gateway's ssh section
 	gatewayPrefix  []string
 	deviceLifetime time.Duration
+	logLevel       string // of the gateway; default debug
 }
 
 const defaultPolicy = `
@@ -70,7 +73,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stack{t: t, dir: t.TempDir(), login: me.Username, sshPort: freePort(t), tlsPort: freePort(t)}
+	s := &stack{t: t, dir: t.TempDir(), login: me.Username, logLevel: cmp.Or(o.logLevel, "debug"), sshPort: freePort(t), tlsPort: freePort(t)}
 	s.startProvider(o.deviceLifetime)
 	s.configure(o)
 	write(t, s.path("user_ca.pub"), s.sshgated("ca", "--config", s.path("gateway.yaml")))
@@ -103,6 +106,7 @@ func (s *stack) startProvider(deviceLifetime time.Duration) {
 	}
 	server.Config.Handler = provider
 	server.Start()
+	s.provider = server
 	s.t.Cleanup(server.Close)
 }
 
@@ -143,10 +147,16 @@ func (s *stack) sshgated(args ...string) string {
 	return string(out)
 }
 
+// launchGateway starts the gateway and does not wait until it is ready.
+func (s *stack) launchGateway(prefix ...string) {
+	s.t.Helper()
+	args := append(prefix, sshgatedBin, "serve", "--config", s.path("gateway.yaml"), "--log-format", "json", "--log-level", s.logLevel)
+	s.gateway = start(s.t, args[0], args[1:]...)
+}
+
 func (s *stack) startGateway(prefix ...string) {
 	s.t.Helper()
-	args := append(prefix, sshgatedBin, "serve", "--config", s.path("gateway.yaml"), "--log-format", "json", "--log-level", "debug")
-	s.gateway = start(s.t, args[0], args[1:]...)
+	s.launchGateway(prefix...)
 	eventually(s.t, "the gateway is ready", 20*time.Second, func() error {
 		select {
 		case <-s.gateway.done:
