@@ -49,6 +49,10 @@ func TestScanHostKeysOfOpenSSH(t *testing.T) {
 	if _, err := os.Stat(program); err != nil {
 		t.Skip("OpenSSH's server is not installed")
 	}
+	// What Debian's service makes before it starts sshd, which insists on it.
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil && os.Getuid() == 0 {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	var config strings.Builder
 	var want []string

@@ -349,3 +349,15 @@ func TestHostKeysOfEveryKind(t *testing.T) {
 		}
 	}
 }
+
+// TestInputThatEndsAtOnce: ssh sends EOF right behind the command. Passed on
+// before it, sshd would leave the command's input open for good.
+func TestInputThatEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	c := sharedStack(t).signedIn(t)
+	for range 5 {
+		if got := must(t, c.ssh("-o", "BatchMode=yes", "gate", "timeout 10 cat; echo $?")); got != "0\n" {
+			t.Fatalf("cat ended with %q", got)
+		}
+	}
+}

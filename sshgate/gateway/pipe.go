@@ -35,8 +35,8 @@ type pipe struct {
 
 	// early are requests that were taken off clientRequests before.
 	early []*gossh.Request
-	// started, where it is not nil, keeps the origin's output back until it is
-	// closed: when the request that starts a command was answered, or the origin
+	// started, where it is not nil, keeps input and output back until it is
+	// closed: when the request that starts a command was answered, or either side
 	// has closed its channel.
 	started   chan struct{}
 	startOnce sync.Once
@@ -69,6 +69,7 @@ func (p *pipe) run() {
 	eofDone := make(chan struct{})    // and EOF
 	all.Go(func() {
 		defer close(inputDone)
+		p.waitForStart() // or sshd would never close the command's input: EOF came before it
 		_ = copyCounted(p.origin, p.client, &p.in)
 		_ = p.origin.CloseWrite() // fails where the origin closed first
 	})
@@ -85,6 +86,7 @@ func (p *pipe) run() {
 	})
 	all.Go(func() {
 		p.passClientRequests()
+		p.start()
 		// The client has closed its channel.
 		waitFor(inputDone, closeHold)
 		_ = p.origin.Close() // fails where the origin closed first
@@ -104,9 +106,7 @@ func (p *pipe) run() {
 }
 
 func (p *pipe) copyOutput() {
-	if p.started != nil {
-		<-p.started
-	}
+	p.waitForStart()
 	var stderr sync.WaitGroup
 	stderr.Go(func() { _ = copyCounted(p.client.Stderr(), p.origin.Stderr(), &p.out) })
 	_ = copyCounted(p.client, p.origin, &p.out)
@@ -142,6 +142,12 @@ func (p *pipe) passClientRequest(req *gossh.Request) {
 	if starts {
 		p.running = p.running || ok
 		p.start()
+	}
+}
+
+func (p *pipe) waitForStart() {
+	if p.started != nil {
+		<-p.started
 	}
 }
 
