@@ -152,18 +152,18 @@ F:9:36: policy.applications[3].hosts[2]: host pattern: origin "-x" has a label t
 		{"rules", policy + `    - name: a
       hosts: web1
       rules:
-        - {name: r1, action: service, include: {everyone: true}}
+        - {name: r1, action: warning, include: {everyone: true}}
         - {name: r2, include: {everyone: true}}
         - {name: r2, action: allow, include: [], logins: []}
         - {name: r3, action: deny, include: {everyone: true}, logins: root, session_duration: 1h}
         - {name: r4, action: allow, include: {everyone: true}, logins: [a b, "${claims.email}", "${user}"], session_duration: 30s}
         - {action: allow, exclude: , bypass: true}
 `, `
-F:9:30: policy.applications[0].rules[0].action: "service" is not an action; expected allow or deny
-F:10:11: policy.applications[0].rules[1].action: is missing; use allow or deny
+F:9:30: policy.applications[0].rules[0].action: "warning" is not an action; expected allow, service or deny
+F:10:11: policy.applications[0].rules[1].action: is missing; use allow, service or deny
 F:11:18: policy.applications[0].rules[2].name: "r2" is taken by applications[0].rules[1].name; names must differ
 F:11:46: policy.applications[0].rules[2].include: is empty, which matches nobody; everybody who signs in is everyone
-F:11:58: policy.applications[0].rules[2].logins: is empty; an allow rule names the logins that it allows
+F:11:58: policy.applications[0].rules[2].logins: is empty; a rule that allows names the logins, or ports
 F:12:71: policy.applications[0].rules[3].logins: has no meaning in a deny rule, which denies every login
 F:12:95: policy.applications[0].rules[3].session_duration: has no meaning in a deny rule
 F:13:73: policy.applications[0].rules[4].logins[0]: the login "a b" has a character that is not allowed in account names; expected an account name, "${claims.NAME}" or "*"
@@ -171,7 +171,7 @@ F:13:78: policy.applications[0].rules[4].logins[1]: the reference ${claims.email
 F:13:97: policy.applications[0].rules[4].logins[2]: the reference ${user} is unknown; use ${claims.NAME}; expected an account name, "${claims.NAME}" or "*"
 F:13:127: policy.applications[0].rules[4].session_duration: 30s is too short; expected 1m or more
 F:14:11: policy.applications[0].rules[5].include: is empty, which matches nobody; everybody who signs in is everyone
-F:14:11: policy.applications[0].rules[5].logins: is empty; an allow rule names the logins that it allows
+F:14:11: policy.applications[0].rules[5].logins: is empty; a rule that allows names the logins, or ports
 F:14:11: policy.applications[0].rules[5].name: is missing; the log names what decided
 F:14:36: policy.applications[0].rules[5].exclude: has no value; give it one or remove the key
 F:14:38: policy.applications[0].rules[5]: unknown key "bypass"; nothing bypasses the sign-in; write an allow rule`},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/sshgate/sshgate/sshgate"
@@ -68,6 +69,7 @@ func rule(dst *sshgate.Rule) func(cursor) {
 			"logins":           list(&dst.Logins, loginTemplate),
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
 			"end_to_end":       parsed(&dst.EndToEnd, boolean, ""),
+			"ports":            list(&dst.Ports, port),
 		}, nil)
 	}
 }
@@ -82,10 +84,20 @@ func boolean(s string) (bool, error) {
 
 func action(s string) (sshgate.Action, error) {
 	switch a := sshgate.Action(s); a {
-	case sshgate.Allow, sshgate.Deny:
+	case sshgate.Allow, sshgate.Service, sshgate.Deny:
 		return a, nil
 	}
-	return "", fmt.Errorf("%s is not an action; expected allow or deny", quote(s))
+	return "", fmt.Errorf("%s is not an action; expected allow, service or deny", quote(s))
+}
+
+func port(dst *uint16) func(cursor) {
+	return parsed(dst, func(s string) (uint16, error) {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil || n == 0 {
+			return 0, fmt.Errorf("%s is not a port; expected a number from 1 to 65535", quote(s))
+		}
+		return uint16(n), nil
+	}, "")
 }
 
 func loginTemplate(dst *sshgate.LoginTemplate) func(cursor) {
@@ -104,12 +116,14 @@ func selector(dst *sshgate.Selector) func(cursor) {
 			}
 		}
 		c.object(schema{
-			"email":        one(stringSelector[sshgate.Email]),
-			"email_domain": one(stringSelector[sshgate.EmailDomain]),
-			"group":        one(stringSelector[sshgate.Group]),
-			"claim":        one(claimSelector),
-			"address":      one(addressSelector),
-			"everyone":     one(everyoneSelector),
+			"email":         one(stringSelector[sshgate.Email]),
+			"email_domain":  one(stringSelector[sshgate.EmailDomain]),
+			"group":         one(stringSelector[sshgate.Group]),
+			"claim":         one(claimSelector),
+			"address":       one(addressSelector),
+			"service_token": one(stringSelector[sshgate.ServiceTokenNamed]),
+			"workload":      one(stringSelector[sshgate.WorkloadNamed]),
+			"everyone":      one(everyoneSelector),
 		}, nil)
 		if kinds != 1 && len(c.doc.problems) == before {
 			c.problem("has %d selectors; expected one in each item of the list", kinds)

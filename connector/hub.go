@@ -232,6 +232,7 @@ type DialRequest struct {
 	RequestID    sshgate.RequestID
 	ConnectionID sshgate.ConnectionID
 	Origin       sshgate.OriginName
+	Port         uint16 // of the service, as it was registered; 0 means 22, SSH
 	Identity     string // of who asks, as Identity.String returns it
 	Login        sshgate.Login
 	ClientAddr   netip.Addr

@@ -20,6 +20,7 @@ const (
 	EventOriginUp     EventKind = "origin.up"      // a connector publishes an origin
 	EventOriginDown   EventKind = "origin.down"    // its last connector left
 	EventHostKey      EventKind = "origin.hostkey" // a host key was pinned or refused
+	EventCredential   EventKind = "credential"     // a token or a certificate was issued, used for access, refused or revoked
 )
 
 // Event is one fact for the record. Fields that do not apply are zero. An Event
@@ -30,11 +31,13 @@ type Event struct {
 	Connection ConnectionID `json:"connection,omitempty"`
 	Request    RequestID    `json:"request,omitempty"`
 
-	Issuer     string     `json:"issuer,omitempty"`
-	Subject    string     `json:"subject,omitempty"`
-	Identity   string     `json:"identity,omitempty"` // Identity.String()
-	ClientAddr netip.Addr `json:"client,omitzero"`
-	Key        string     `json:"key,omitempty"` // SHA256:... fingerprint of the client's proven key
+	Issuer   string `json:"issuer,omitempty"`
+	Subject  string `json:"subject,omitempty"`
+	Identity string `json:"identity,omitempty"` // Identity.String()
+	// IdentityKind is empty for people.
+	IdentityKind IdentityKind `json:"identity_kind,omitempty"`
+	ClientAddr   netip.Addr   `json:"client,omitzero"`
+	Key          string       `json:"key,omitempty"` // SHA256:... fingerprint of the client's proven key
 
 	Origin  OriginName `json:"origin,omitempty"`
 	Login   Login      `json:"login,omitempty"`
@@ -58,6 +61,6 @@ type Event struct {
 
 // By returns the event with the identity's fields filled in.
 func (e Event) By(id Identity) Event {
-	e.Issuer, e.Subject, e.Identity = id.Issuer, id.Subject, id.String()
+	e.Issuer, e.Subject, e.Identity, e.IdentityKind = id.Issuer, id.Subject, id.String(), id.Kind
 	return e
 }

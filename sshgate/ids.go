@@ -13,11 +13,17 @@ type RequestID string
 // ConnectionID names one client connection; its sessions share it.
 type ConnectionID string
 
+// ServiceTokenID names one service token.
+type ServiceTokenID string
+
 // NewRequestID returns a fresh random identifier, such as "r-5k2m9q4xha".
 func NewRequestID() RequestID { return RequestID("r-" + randomID()) }
 
 // NewConnectionID returns a fresh random identifier, such as "c-5k2m9q4xha".
 func NewConnectionID() ConnectionID { return ConnectionID("c-" + randomID()) }
+
+// NewServiceTokenID returns a fresh random identifier, such as "st-5k2m9q4xha".
+func NewServiceTokenID() ServiceTokenID { return ServiceTokenID("st-" + randomID()) }
 
 // idEncoding leaves out what people misread aloud or on paper: 0, 1, l, o.
 var idEncoding = base32.NewEncoding("23456789abcdefghijkmnpqrstuvwxyz").WithPadding(base32.NoPadding)

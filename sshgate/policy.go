@@ -21,6 +21,9 @@ const (
 	// ChannelEndToEnd is a connection whose SSH the client and the origin do
 	// between them (ssh -J): the gateway sees no login and no content.
 	ChannelEndToEnd Channel = "end-to-end"
+	// ChannelTCP is a connection to a service of an origin that is not SSH, a
+	// database for instance: Request.Port says which.
+	ChannelTCP Channel = "tcp"
 	// The next two are in events only: what the client lends to a session.
 	ChannelAgent Channel = "agent"
 	ChannelX11   Channel = "x11"
@@ -31,8 +34,9 @@ type Action string
 
 // The actions of a rule.
 const (
-	Allow Action = "allow"
-	Deny  Action = "deny"
+	Allow   Action = "allow"   // people
+	Service Action = "service" // machines: service tokens and workloads
+	Deny    Action = "deny"    // both
 )
 
 // Request is one question to the policy. Identity needs an issuer and a
@@ -43,7 +47,9 @@ type Request struct {
 	Target     Target
 	ClientAddr netip.Addr
 	Channel    Channel
-	Time       time.Time
+	// Port is the service's port for ChannelTCP, and says nothing otherwise.
+	Port uint16
+	Time time.Time
 }
 
 // Decision is the policy's answer.
@@ -57,7 +63,7 @@ type Decision struct {
 	Expired bool
 	// Login is the account to use at the origin: the one asked for, or the
 	// rule's default where none was. Empty unless Allowed or Expired, and for
-	// ChannelEndToEnd, where the gateway does not learn it.
+	// ChannelEndToEnd and ChannelTCP, where the gateway does not learn it.
 	Login Login
 	// SessionDuration is how long a sign-in is good for under this rule,
 	// counted from Identity.SignedInAt. Zero unless Allowed or Expired.
@@ -71,7 +77,8 @@ type Decision struct {
 // The application whose host pattern fits the origin best answers: an exact
 // name before a wildcard, a longer wildcard before a shorter one. In it, a deny
 // rule that matches wins over every allow rule, wherever it stands; otherwise
-// the first allow rule that matches and permits the login decides. So no order
+// the first allow rule that matches and permits the login decides, for machines
+// the first service rule. So no order
 // of rules, and no further deny, ever widens access: the order only picks the
 // default login and the session duration where several rules allow.
 //
@@ -99,18 +106,21 @@ type Application struct {
 
 // Rule allows or denies. It matches when any selector of Include matches, every
 // selector of Require does, and none of Exclude does. An empty Include matches
-// nobody. An action that is neither Allow nor Deny denies.
+// nobody. An action that is none of Allow, Service and Deny denies.
 type Rule struct {
 	Name            string
 	Action          Action
 	Include         []Selector
 	Require         []Selector
 	Exclude         []Selector
-	Logins          []LoginTemplate // allow rules only; the first that yields a login is the default
+	Logins          []LoginTemplate // not in deny rules; the first that yields a login is the default
 	SessionDuration time.Duration   // zero: the application's
-	// EndToEnd lets an allow rule allow ChannelEndToEnd too, where Logins cannot
-	// be enforced: the origin's sshd alone decides on the account.
+	// EndToEnd lets the rule allow ChannelEndToEnd too, where Logins cannot be
+	// enforced: the origin's sshd alone decides on the account.
 	EndToEnd bool
+	// Ports are those of other services than SSH that the rule allows to reach
+	// (ChannelTCP).
+	Ports []uint16
 }
 
 // Decide answers the request. It is pure: the same request gets the same answer
@@ -127,7 +137,7 @@ func (p *Policy) Decide(req Request) Decision {
 		return Decision{Reason: fmt.Sprintf("no application has origin %s", req.Target.Origin)}
 	}
 	for _, rule := range app.Rules {
-		if rule.Action != Allow && rule.matches(req) {
+		if !rule.allows() && rule.matches(req) {
 			return Decision{
 				Application: app.Name,
 				Rule:        rule.Name,
@@ -137,24 +147,76 @@ func (p *Policy) Decide(req Request) Decision {
 	}
 	reason := fmt.Sprintf("no rule of application %q allows %q", app.Name, req.Identity)
 	for _, rule := range app.Rules {
-		if rule.Action != Allow || !rule.matches(req) {
+		if !rule.isFor(req.Identity) || !rule.matches(req) {
 			continue
 		}
-		if req.Channel == ChannelEndToEnd {
-			if !rule.EndToEnd {
-				reason = fmt.Sprintf("rule %q does not allow end-to-end connections", rule.Name)
-				continue
-			}
-			return p.allow(req, app, rule, "")
-		}
-		login, ok := rule.login(req)
-		if !ok {
-			reason = loginReason(app, req.Target.Login)
+		login, refusal := rule.permits(req, app)
+		if refusal != "" {
+			reason = refusal
 			continue
 		}
 		return p.allow(req, app, rule, login)
 	}
 	return Decision{Application: app.Name, Reason: reason}
+}
+
+// allows tells the rules that allow from those that deny.
+func (r Rule) allows() bool { return r.Action == Allow || r.Action == Service }
+
+// isFor tells whether the rule allows people and the identity is one, or
+// machines and it is one of those.
+func (r Rule) isFor(id Identity) bool {
+	if id.Machine() {
+		return r.Action == Service
+	}
+	return r.Action == Allow
+}
+
+// permits returns the login that the rule, which matches, gives to the request,
+// or why it has nothing for it.
+func (r Rule) permits(req Request, app *Application) (login Login, refusal string) {
+	switch req.Channel {
+	case ChannelEndToEnd:
+		if !r.EndToEnd {
+			return "", fmt.Sprintf("rule %q does not allow end-to-end connections", r.Name)
+		}
+		return "", ""
+	case ChannelTCP:
+		if !slices.Contains(r.Ports, req.Port) {
+			return "", fmt.Sprintf("rule %q does not allow port %d", r.Name, req.Port)
+		}
+		return "", ""
+	}
+	login, ok := r.login(req)
+	if !ok {
+		return "", loginReason(app, req.Target.Login)
+	}
+	return login, ""
+}
+
+// Logins returns the accounts that the rules permit on the request's target by
+// its channel: the one that it names where that is permitted; where it names
+// none, all that templates other than `*` yield. any tells that, with a name,
+// every other would do as well. It answers nothing that Decide would deny.
+func (p *Policy) Logins(req Request) (logins []Login, any bool) {
+	if !p.Decide(req).Allowed {
+		return nil, false
+	}
+	for _, rule := range p.application(req.Target.Origin).Rules {
+		if !rule.isFor(req.Identity) || !rule.matches(req) || req.Channel == ChannelEndToEnd && !rule.EndToEnd {
+			continue
+		}
+		if login, ok := rule.login(req); ok && req.Target.Login != "" {
+			return []Login{login}, false
+		}
+		for _, template := range rule.Logins {
+			any = any || template.Any()
+			if login, err := template.Expand(req.Identity); err == nil && req.Target.Login == "" && !slices.Contains(logins, login) {
+				logins = append(logins, login)
+			}
+		}
+	}
+	return logins, any && req.Target.Login == ""
 }
 
 // allow returns the decision of the allow rule, which matches and permits the
@@ -168,8 +230,11 @@ func (p *Policy) allow(req Request, app *Application, rule Rule, login Login) De
 		SessionDuration: cmp.Or(rule.SessionDuration, app.SessionDuration, p.SessionDuration, DefaultSessionDuration),
 		Reason:          fmt.Sprintf("rule %q allows %q as %s", rule.Name, req.Identity, login),
 	}
-	if req.Channel == ChannelEndToEnd {
+	switch req.Channel {
+	case ChannelEndToEnd:
 		d.Reason = fmt.Sprintf("rule %q allows %q end to end, where its logins (%s) cannot be enforced", rule.Name, req.Identity, joinTemplates(rule.Logins))
+	case ChannelTCP:
+		d.Reason = fmt.Sprintf("rule %q allows %q to port %d", rule.Name, req.Identity, req.Port)
 	}
 	if req.Time.Sub(req.Identity.SignedInAt) >= d.SessionDuration {
 		d.Allowed, d.Expired = false, true
@@ -200,6 +265,9 @@ func (r Request) incomplete() string {
 	}
 	if r.Time.IsZero() {
 		return "the request has no time"
+	}
+	if r.Channel == ChannelTCP && (r.Port == 0 || r.Port == SSHPort) {
+		return fmt.Sprintf("port %d is none of a service other than SSH", r.Port)
 	}
 	if name, err := ParseOriginName(string(r.Target.Origin)); err != nil {
 		return fmt.Sprintf("the request names no origin: %v", err)

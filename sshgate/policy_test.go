@@ -335,7 +335,7 @@ func TestValidate(t *testing.T) {
 			{Rules: []sshgate.Rule{
 				{Name: "r", Action: sshgate.Allow, SessionDuration: -1},
 				{Name: "r", Action: sshgate.Deny, Include: selectors(sshgate.Everyone{}), Logins: logins("x"), SessionDuration: 1},
-				{Action: "service", Include: selectors(sshgate.Everyone{})},
+				{Action: "bypass", Include: selectors(sshgate.Everyone{})},
 				{Name: "empty", Include: selectors(sshgate.Everyone{})},
 				{
 					Name: "selectors", Action: sshgate.Deny,
@@ -356,13 +356,13 @@ policy.applications[2].name: is missing; the log names what decided
 policy.applications[2].hosts: is empty; name the origins that the application is for
 policy.applications[2].rules[0].include: is empty, which matches nobody; everybody who signs in is everyone
 policy.applications[2].rules[0].session_duration: is negative
-policy.applications[2].rules[0].logins: is empty; an allow rule names the logins that it allows
+policy.applications[2].rules[0].logins: is empty; a rule that allows names the logins, or ports
 policy.applications[2].rules[1].name: "r" is taken by applications[2].rules[0].name; names must differ
 policy.applications[2].rules[1].logins: has no meaning in a deny rule, which denies every login
 policy.applications[2].rules[1].session_duration: has no meaning in a deny rule
 policy.applications[2].rules[2].name: is missing; the log names what decided
-policy.applications[2].rules[2].action: "service" is not an action; use allow or deny
-policy.applications[2].rules[3].action: is missing; use allow or deny
+policy.applications[2].rules[2].action: "bypass" is not an action; use allow, service or deny
+policy.applications[2].rules[3].action: is missing; use allow, service or deny
 policy.applications[2].rules[4].include[0]: is no selector
 policy.applications[2].rules[4].include[1]: names no address
 policy.applications[2].rules[4].include[2]: the address "example.com" must be a whole e-mail address, as in alice@example.com

@@ -77,7 +77,24 @@ func (s Address) Matches(r Request) bool {
 	return slices.ContainsFunc(s, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// Everyone matches anybody who signed in.
+// ServiceTokenNamed matches the service tokens of these names or IDs.
+type ServiceTokenNamed []string
+
+// Matches implements Selector.
+func (s ServiceTokenNamed) Matches(r Request) bool {
+	return r.Identity.Kind == ServiceToken && (slices.Contains(s, r.Identity.Name) || slices.Contains(s, r.Identity.Subject))
+}
+
+// WorkloadNamed matches the workloads of these names, as the configuration has
+// them.
+type WorkloadNamed []string
+
+// Matches implements Selector.
+func (s WorkloadNamed) Matches(r Request) bool {
+	return r.Identity.Kind == Workload && slices.Contains(s, r.Identity.Name)
+}
+
+// Everyone matches anybody who signed in; in a service rule, any machine.
 type Everyone struct{}
 
 // Matches implements Selector.

@@ -21,3 +21,37 @@ type HostKeyPin struct {
 	Connector string
 	PinnedAt  time.Time
 }
+
+// ServiceTokenRecord is what the gateway keeps of a service token: a machine's
+// credential, which is a secret, an SSH key, or both.
+type ServiceTokenRecord struct {
+	ID ServiceTokenID
+	// Name is unique among the tokens that are not revoked.
+	Name string
+	// SecretHash is the SHA-256 of the secret, nil where there is none.
+	SecretHash []byte
+	// PreviousHash is that of the secret before the last rotation, good until
+	// PreviousUntil.
+	PreviousHash  []byte
+	PreviousUntil time.Time
+	// Key is an SSH public key in authorized_keys form without a comment, and
+	// Fingerprint its SHA256:... fingerprint. Both are empty where there is none.
+	Key         string
+	Fingerprint string
+
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	RevokedAt time.Time // zero while it is not
+	// LastUsedAt is accurate to about a minute; zero when it was never used.
+	LastUsedAt time.Time
+}
+
+// AccessTokenRecord is what the gateway keeps of a token that lets its bearer
+// act as an identity.
+type AccessTokenRecord struct {
+	// Hash is the SHA-256 of the token.
+	Hash      []byte
+	Identity  Identity
+	CreatedAt time.Time
+	ExpiresAt time.Time
+}

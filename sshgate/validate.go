@@ -101,9 +101,10 @@ func (v *validator) rule(path string, rule Rule) {
 		v.problem(path+".session_duration", "is negative")
 	}
 	switch rule.Action {
-	case Allow:
-		if len(rule.Logins) == 0 {
-			v.problem(path+".logins", "is empty; an allow rule names the logins that it allows")
+	case Allow, Service:
+		v.logins(path, rule)
+		if i := slices.IndexFunc(rule.Ports, func(port uint16) bool { return port == 0 || port == SSHPort }); i >= 0 {
+			v.problem(fmt.Sprintf("%s.ports[%d]", path, i), "%d is no port of a service other than SSH; for SSH use logins and end_to_end", rule.Ports[i])
 		}
 	case Deny:
 		if len(rule.Logins) > 0 {
@@ -112,14 +113,32 @@ func (v *validator) rule(path string, rule Rule) {
 		if rule.SessionDuration > 0 {
 			v.problem(path+".session_duration", "has no meaning in a deny rule")
 		}
+		if rule.EndToEnd {
+			v.problem(path+".end_to_end", "has no meaning in a deny rule")
+		}
+		if len(rule.Ports) > 0 {
+			v.problem(path+".ports", "has no meaning in a deny rule, which denies every port")
+		}
 	case "":
-		v.problem(path+".action", "is missing; use allow or deny")
+		v.problem(path+".action", "is missing; use allow, service or deny")
 	default:
-		v.problem(path+".action", "%q is not an action; use allow or deny", rule.Action)
+		v.problem(path+".action", "%q is not an action; use allow, service or deny", rule.Action)
 	}
 	v.selectors(path+".include", rule.Include)
 	v.selectors(path+".require", rule.Require)
 	v.selectors(path+".exclude", rule.Exclude)
+}
+
+// logins checks those of a rule that allows. Without any it can allow other
+// services than SSH.
+func (v *validator) logins(path string, rule Rule) {
+	switch {
+	case len(rule.Logins) > 0:
+	case len(rule.Ports) == 0:
+		v.problem(path+".logins", "is empty; a rule that allows names the logins, or ports")
+	case rule.EndToEnd:
+		v.problem(path+".logins", "is empty; end_to_end is about SSH and needs the logins")
+	}
 }
 
 func (v *validator) selectors(path string, selectors []Selector) {
@@ -145,6 +164,10 @@ func selectorProblem(s Selector) string {
 		return valuesProblem("domain", s, func(domain string) bool {
 			return domain != "" && !strings.ContainsAny(domain, "@* \t\r\n") && domain[0] != '.'
 		}, "must be what follows the @ of an address, as in example.com")
+	case ServiceTokenNamed:
+		return valuesProblem("service token", s, func(name string) bool { return name != "" }, "must not be empty")
+	case WorkloadNamed:
+		return valuesProblem("workload", s, func(name string) bool { return name != "" }, "must not be empty")
 	case Group:
 		return valuesProblem("group", s, func(group string) bool { return group != "" }, "must not be empty")
 	case Claim:

@@ -52,7 +52,7 @@ func levelOf(e sshgate.Event) slog.Level {
 	switch e.Kind {
 	case sshgate.EventLoginFailure:
 		return slog.LevelWarn
-	case sshgate.EventDecision, sshgate.EventHostKey:
+	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential:
 		if !e.Allowed {
 			return slog.LevelWarn
 		}
@@ -80,6 +80,8 @@ func kindInWords(kind sshgate.EventKind) string {
 		return "origin down"
 	case sshgate.EventHostKey:
 		return "origin host key"
+	case sshgate.EventCredential:
+		return "credential"
 	}
 	return plain(string(kind))
 }
@@ -104,6 +106,7 @@ func attrs(e sshgate.Event) []slog.Attr {
 	text("issuer", e.Issuer)
 	text("subject", e.Subject)
 	text("identity", e.Identity)
+	text("identity_kind", string(e.IdentityKind))
 	if e.ClientAddr != (netip.Addr{}) {
 		text("client", e.ClientAddr.String())
 	}

@@ -41,7 +41,7 @@ func line(t *testing.T, e sshgate.Event) map[string]any {
 func full() sshgate.Event {
 	return sshgate.Event{
 		Time: noon, Kind: sshgate.EventSessionEnd, Connection: "c-1", Request: "r-1",
-		Issuer: "https://idp.example.com", Subject: "0031", Identity: "alice@example.com",
+		Issuer: "https://idp.example.com", Subject: "0031", Identity: "alice@example.com", IdentityKind: sshgate.Workload,
 		ClientAddr: netip.MustParseAddr("192.0.2.1"), Key: "SHA256:abc",
 		Origin: "web1", Login: "deploy", Channel: sshgate.ChannelSession, Detail: "git-upload-pack 'x'",
 		Allowed: true, Application: "web", Rule: "devs", Reason: "a rule allows it",
@@ -53,7 +53,7 @@ func TestSlogLine(t *testing.T) {
 	want := map[string]any{
 		"time": "2026-03-01T12:00:00Z", "level": "INFO", "msg": "session ended",
 		"kind": "session.end", "connection": "c-1", "request": "r-1",
-		"issuer": "https://idp.example.com", "subject": "0031", "identity": "alice@example.com",
+		"issuer": "https://idp.example.com", "subject": "0031", "identity": "alice@example.com", "identity_kind": "workload",
 		"client": "192.0.2.1", "key": "SHA256:abc",
 		"origin": "web1", "login": "deploy", "channel": "session", "detail": "git-upload-pack 'x'",
 		"allowed": true, "application": "web", "rule": "devs", "reason": "a rule allows it",
