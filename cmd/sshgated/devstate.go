@@ -61,6 +61,7 @@ type devInfo struct {
 	SSHConfig  string    `json:"ssh_config"`
 	KnownHosts string    `json:"known_hosts"`
 	UserCA     string    `json:"user_ca"`
+	GatewayCA  string    `json:"gateway_ca"`
 	Config     string    `json:"config"`
 	Env        string    `json:"env"`
 	PID        int       `json:"pid"`
@@ -204,6 +205,7 @@ policy:
           action: allow
           include: [{email: %s}]
           logins: [%q]
+          end_to_end: true
 `
 
 // writeConfig writes the gateway's configuration and reads it as serve would.
@@ -260,6 +262,7 @@ func (d *dev) writeClientFiles(g *gatewayd) error {
 		SSHConfig:  d.path("ssh_config"),
 		KnownHosts: d.path("known_hosts"),
 		UserCA:     d.path("user_ca.pub"),
+		GatewayCA:  d.path("connector/" + gatewayCAFile),
 		Config:     d.path("sshgated.yaml"),
 		Env:        d.path("env"),
 		PID:        os.Getpid(),
@@ -283,7 +286,8 @@ func (d *dev) writeClientFiles(g *gatewayd) error {
 	return nil
 }
 
-// env returns the information as assignments for a POSIX shell.
+// env returns the information as assignments for a POSIX shell. With the last two
+// exported "sshgate access" finds the gateway.
 func (i devInfo) env() string {
 	var b strings.Builder
 	for _, v := range []struct{ name, value string }{
@@ -294,6 +298,7 @@ func (i devInfo) env() string {
 	} {
 		fmt.Fprintf(&b, "SSHGATE_DEV_%s=%s\n", v.name, shellQuote(v.value))
 	}
+	fmt.Fprintf(&b, "SSHGATE_GATEWAY=%s\nSSHGATE_CA_FILE=%s\n", shellQuote(i.Tunnel), shellQuote(i.GatewayCA))
 	return b.String()
 }
 

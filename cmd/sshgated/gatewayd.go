@@ -204,12 +204,21 @@ func tunnelCertificate(cfg *config.Gateway) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// ownCertificate is what the gateway's own authority signs for its hostname.
+// ownCertificate is what the gateway's own authority signs for its hostname, and
+// for the address that it listens on where that is a certain one.
 func (g *gatewayd) ownCertificate() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	var names []string
+	var ips []net.IP
 	if ip := net.ParseIP(g.cfg.Hostname); ip != nil {
-		return g.tunnelCA.ServerCertificate(nil, []net.IP{ip})
+		ips = append(ips, ip)
+	} else {
+		names = append(names, g.cfg.Hostname)
 	}
-	return g.tunnelCA.ServerCertificate([]string{g.cfg.Hostname}, nil)
+	host, _, _ := net.SplitHostPort(g.cfg.Tunnel.Listen) // checked when it was read
+	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+		ips = append(ips, ip)
+	}
+	return g.tunnelCA.ServerCertificate(names, ips)
 }
 
 // listen opens the three ports, except those that are open already.

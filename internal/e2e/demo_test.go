@@ -44,6 +44,7 @@ type demoInfo struct {
 	SSHConfig  string `json:"ssh_config"`
 	KnownHosts string `json:"known_hosts"`
 	UserCA     string `json:"user_ca"`
+	GatewayCA  string `json:"gateway_ca"`
 	Config     string `json:"config"`
 	Env        string `json:"env"`
 	PID        int    `json:"pid"`

@@ -45,7 +45,8 @@ type stack struct {
 // stackOptions change a stack from its defaults.
 type stackOptions struct {
 	sshd           string // further lines of sshd_config
-	origins        string // the gateway's origins section
+	origins        string // the gateway's origins section, and others
+	services       string // further lines of the connector's origins section
 	policy         string // the gateway's policy section
 	ssh            string // further lines of the gateway's ssh section
 	gatewayPrefix  []string
@@ -80,7 +81,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	s.sshd = startSSHD(t, s.path("sshd"), s.path("user_ca.pub"), freePort(t), o.sshd)
 	s.sshgated("connector-cert", "--config", s.path("gateway.yaml"), "--name", "rack1", "--hostname", "web1", "--out", s.path("connector"))
 	write(t, s.path("connector/connector.yaml"), fmt.Sprintf(
-		"gateway: 127.0.0.1:%d\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n", s.tlsPort, s.sshd.port))
+		"gateway: 127.0.0.1:%d\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n%s", s.tlsPort, s.sshd.port, o.services))
 	s.startGateway(o.gatewayPrefix...)
 	s.startConnector()
 	return s
