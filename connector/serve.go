@@ -14,12 +14,17 @@ import (
 
 // serve is the life of one stream: header, dial, reply, and then bytes until
 // both directions have ended.
-func (u *uplink) serve(ctx context.Context, stream *yamux.Stream) {
-	ctx, cancel := context.WithCancel(ctx)
+func (u *uplink) serve(tunnel context.Context, stream *yamux.Stream) {
+	ctx, cancel := context.WithCancel(tunnel)
 	defer cancel()
 	refusal := u.take(stream.StreamID(), cancel)
 	defer u.give(stream.StreamID())
-	defer stream.Close() // both directions have ended, or the gateway ends its own
+	defer func() {
+		if tunnel.Err() != nil {
+			u.close() // first: the end of the tunnel must not pass for the origin's
+		}
+		stream.Close() // both directions have ended, or the gateway ends its own
+	}()
 	if refusal != nil {
 		u.reply(stream, refusal)
 		return
@@ -50,7 +55,10 @@ func (u *uplink) serve(ctx context.Context, stream *yamux.Stream) {
 	if ctx.Err() != nil {
 		return // aborted, or the tunnel is gone
 	}
-	defer onDone(ctx, func() { origin.Close() })()
+	defer onDone(tunnel, func() {
+		u.close() // before the origin's connection, whose end is passed on as a FIN
+		origin.Close()
+	})()
 	u.agent.served.Add(1)
 	start := time.Now()
 	log.Info("a connection has begun")
