@@ -8,16 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/internal/interrupt"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop) // so that a second signal ends the program at once
+	ctx, stop := interrupt.Context(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	code := Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

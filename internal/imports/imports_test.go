@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"internal/devidp":        nil,
 	"internal/devidp/":       nil,
 	"internal/deps/":         nil,
+	"internal/interrupt":     nil,
 	"internal/logging":       nil,
 	"internal/oidcprovider":  {"internal/devidp/approve"},
 	"internal/oidcprovider/": nil,
