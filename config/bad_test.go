@@ -317,17 +317,39 @@ origins:
   - {name: A, url: ssh://a}
   - {name: i}
 `, `
-F:5:20: origins[0].url: the scheme "http" is not supported; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
-F:6:20: origins[1].url: the origin's URL has a user name in it; the policy says who logs in as whom; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
-F:7:20: origins[2].url: is not a URL; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
-F:8:20: origins[3].url: "ssh://127.0.0.1/x" has more than a host and a port; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
-F:9:20: origins[4].url: "0" is not a port number; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
-F:10:20: origins[5].url: "ssh://127.0.0.1?x" has more than a host and a port; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
-F:11:20: origins[6].url: is not a URL; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
-F:12:20: origins[7].url: "" is not a host name or IP address; expected ssh://HOST:PORT, as in ssh://127.0.0.1:22
+F:5:20: origins[0].url: the scheme "http" is not supported; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:6:20: origins[1].url: the origin's URL has a user name in it; the policy says who logs in as whom; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:7:20: origins[2].url: is not a URL; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:8:20: origins[3].url: "ssh://127.0.0.1/x" has more than a host and a port; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:9:20: origins[4].url: "0" is not a port number; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:10:20: origins[5].url: "ssh://127.0.0.1?x" has more than a host and a port; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:11:20: origins[6].url: is not a URL; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:12:20: origins[7].url: "" is not a host name or IP address; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
 F:13:12: origins[8].name: origin "*.x" has a character that DNS names do not have; expected the name that people reach it by, as in web1
-F:14:12: origins[9].name: "a" is the name of origins[0] too; names must differ
 F:15:5: origins[10].url: is missing; expected what to dial, as in ssh://127.0.0.1:22`},
+		{"services", files + `gateway: gate.example.com
+origins:
+  - {name: A, url: ssh://a}
+  - {name: a, url: "ssh://a:2222"}
+  - {name: a, url: "tcp://a:5432"}
+  - {name: a, url: rdp://a, port: 5432}
+  - {name: b, url: ssh://b, port: 2222}
+  - {name: b, url: tcp://b}
+  - {name: b, url: "tcp://b:22"}
+  - {name: b, url: "unix:///run/x"}
+  - {name: b, url: "unix://run/x", port: 1}
+  - {name: b, url: "unix:///run/x", port: 0}
+  - {name: b, url: "unix:///run/x?y", port: 3}
+`, `
+F:6:12: origins[1].name: "a" at port 22 is origins[0] too; names or ports must differ
+F:8:12: origins[3].name: "a" at port 5432 is origins[2] too; names or ports must differ
+F:9:35: origins[4].port: has no meaning for ssh, which is always published at port 22; remove it
+F:10:20: origins[5].url: "tcp://b" has no port; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:11:5: origins[6]: is published at port 22, which is SSH's; write ssh://HOST:PORT, or another port
+F:12:5: origins[7]: has no port; a unix socket needs one, by which people reach it
+F:13:20: origins[8].url: the path of a unix socket is absolute, with three slashes: unix:///run/NAME.sock; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH
+F:14:43: origins[9].port: "0" is not a port; expected a number from 1 to 65535
+F:15:20: origins[10].url: "unix:///run/x?y" has more than a path; expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH`},
 	}
 	dir := badDir(t)
 	for _, tt := range tests {

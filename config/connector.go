@@ -1,8 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"net/url"
+	"slices"
+	"strconv"
 
 	"github.com/sshgate/sshgate/sshgate"
 )
@@ -29,13 +32,22 @@ type Connector struct {
 	Origins []ConnectorOrigin
 }
 
-// ConnectorOrigin is an origin that a connector publishes.
+// ConnectorOrigin is a service that a connector publishes.
 type ConnectorOrigin struct {
 	// Name is the name that people reach it by. Required.
 	Name sshgate.OriginName
-	// URL is what the connector dials: ssh://HOST:PORT, the port always filled
-	// in (22 by default). Required.
+	// URL is what the connector dials: ssh://HOST:PORT (22 by default),
+	// tcp://HOST:PORT, rdp://HOST:PORT (3389 by default), with the port always
+	// filled in, or unix:///PATH. Required.
 	URL *url.URL
+	// Port tells the services of a name apart: 22 for ssh, whatever is dialled;
+	// for tcp and rdp by default that of the URL; for unix it must be given.
+	Port uint16
+}
+
+// Endpoint is what people reach it by.
+func (o ConnectorOrigin) Endpoint() sshgate.Endpoint {
+	return sshgate.Endpoint{Origin: o.Name, Port: o.Port}
 }
 
 // ParseConnector reads the configuration of the connector from memory. The name
@@ -74,17 +86,44 @@ func (k *Connector) decode(c cursor) {
 	if k.Origins != nil && len(k.Origins) == 0 {
 		c.doc.problemAt("origins", "is empty; expected what the connector publishes")
 	}
-	checkNames(c, k.Origins, func(o ConnectorOrigin) sshgate.OriginName { return o.Name })
+	for i, o := range k.Origins {
+		first := slices.IndexFunc(k.Origins, func(other ConnectorOrigin) bool { return other.Endpoint() == o.Endpoint() })
+		if first < i && o.Name != "" && o.Port != 0 {
+			c.doc.problemAt(fmt.Sprintf("origins[%d].name", i), fmt.Sprintf("%s at port %d is origins[%d] too; names or ports must differ", quote(string(o.Name)), o.Port, first))
+		}
+	}
 }
 
 func connectorOrigin(dst *ConnectorOrigin) func(cursor) {
 	return func(c cursor) {
 		c.object(schema{
 			"name": parsed(&dst.Name, sshgate.ParseOriginName, "expected the name that people reach it by, as in web1"),
-			"url":  parsed(&dst.URL, originURL, "expected ssh://HOST:PORT, as in ssh://127.0.0.1:22"),
+			"url":  parsed(&dst.URL, originURL, "expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH"),
+			"port": port(&dst.Port),
 		}, required{
 			"name": "expected the name that people reach it by, as in web1",
 			"url":  "expected what to dial, as in ssh://127.0.0.1:22",
 		})
+		if dst.URL != nil && !c.doc.reported(c.path+".port") {
+			dst.choosePort(c)
+		}
+	}
+}
+
+// choosePort fills in the port that the service is published at.
+func (o *ConnectorOrigin) choosePort(c cursor) {
+	switch {
+	case o.URL.Scheme == "ssh" && o.Port != 0 && o.Port != sshgate.SSHPort:
+		c.doc.problemAt(c.path+".port", "has no meaning for ssh, which is always published at port 22; remove it")
+	case o.URL.Scheme == "ssh":
+		o.Port = sshgate.SSHPort
+	case o.URL.Scheme == "unix" && o.Port == 0:
+		c.problem("has no port; a unix socket needs one, by which people reach it")
+	case o.Port == 0:
+		n, _ := strconv.ParseUint(o.URL.Port(), 10, 16) // checked with the URL
+		o.Port = uint16(n)
+	}
+	if o.Port == sshgate.SSHPort && o.URL.Scheme != "ssh" {
+		c.problem("is published at port 22, which is SSH's; write ssh://HOST:PORT, or another port")
 	}
 }

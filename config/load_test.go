@@ -269,7 +269,7 @@ origins: {name: Web1, url: ssh://localhost}
 		got.CertificateFile != filepath.Join(dir, "connector.crt") || got.KeyFile != filepath.Join(dir, "connector.key") {
 		t.Errorf("defaults: %+v", got)
 	}
-	if o := got.Origins; len(o) != 1 || o[0].Name != "web1" || o[0].URL.String() != "ssh://localhost:22" {
+	if o := got.Origins; len(o) != 1 || o[0].Name != "web1" || o[0].URL.String() != "ssh://localhost:22" || o[0].Port != 22 {
 		t.Errorf("origins: %+v", o)
 	}
 
@@ -281,6 +281,9 @@ connections: 8
 origins:
   - {name: web1, url: "ssh://[::1]:2222/"}
   - {name: web2, url: ssh://10.0.0.2:22}
+  - {name: web2, url: "tcp://10.0.0.2:5432"}
+  - {name: web2, url: rdp://10.0.0.2}
+  - {name: web2, url: "unix:///run/x.sock", port: 9100}
 `), path, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -288,8 +291,16 @@ origins:
 	if got.Gateway != "[2001:db8::1]:8443" || got.ServerName != "gate.example.com" || got.Connections != 8 || got.GatewayCAFile != filepath.Join(dir, "ca.crt") {
 		t.Errorf("values: %+v", got)
 	}
-	if o := got.Origins; len(o) != 2 || o[0].URL.String() != "ssh://[::1]:2222" || o[1].URL.Host != "10.0.0.2:22" {
-		t.Errorf("origins: %+v", o)
+	var services []string
+	for _, o := range got.Origins {
+		services = append(services, o.Endpoint().String()+" "+o.URL.String())
+	}
+	want := []string{
+		"web1:22 ssh://[::1]:2222", "web2:22 ssh://10.0.0.2:22", "web2:5432 tcp://10.0.0.2:5432", "web2:3389 rdp://10.0.0.2:3389",
+		"web2:9100 unix:///run/x.sock",
+	}
+	if diff := cmp.Diff(want, services); diff != "" {
+		t.Errorf("origins (-want +got):\n%s", diff)
 	}
 }
 

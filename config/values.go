@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -233,20 +234,39 @@ func isLoopback(host string) bool {
 func originURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
-	case err != nil || u.Host == "" || u.Opaque != "":
+	case err != nil || u.Host == "" && u.Scheme != "unix" || u.Opaque != "":
 		return nil, errors.New("is not a URL")
 	case u.User != nil:
 		return nil, errors.New("the origin's URL has a user name in it; the policy says who logs in as whom")
-	case u.Scheme != "ssh":
+	case u.Scheme == "unix":
+		return socketURL(u)
+	case !slices.Contains([]string{"ssh", "tcp", "rdp"}, u.Scheme):
 		return nil, fmt.Errorf("the scheme %s is not supported", quote(u.Scheme))
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, fmt.Errorf("%s has more than a host and a port", quote(s))
 	}
-	address, err := dialAddress("22")(u.Host)
+	if u.Scheme == "tcp" && u.Port() == "" {
+		return nil, fmt.Errorf("%s has no port", quote(s))
+	}
+	address, err := dialAddress(map[string]string{"ssh": "22", "rdp": "3389"}[u.Scheme])(u.Host)
 	if err != nil {
 		return nil, err
 	}
 	return &url.URL{Scheme: u.Scheme, Host: address}, nil
+}
+
+// socketURL checks the URL of a unix socket.
+func socketURL(u *url.URL) (*url.URL, error) {
+	const longest = 107 // unix(7)
+	switch {
+	case u.Host != "" || !strings.HasPrefix(u.Path, "/"):
+		return nil, errors.New("the path of a unix socket is absolute, with three slashes: unix:///run/NAME.sock")
+	case len(u.Path) > longest:
+		return nil, fmt.Errorf("the path of a unix socket is at most %d bytes long", longest)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, fmt.Errorf("%s has more than a path", quote(u.String()))
+	}
+	return &url.URL{Scheme: u.Scheme, Path: u.Path}, nil
 }
 
 // addressRange reads a CIDR prefix or a single address.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,13 +17,25 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 )
 
-// Origin is an SSH server that an agent publishes.
+// Origin is a service that an agent publishes: the SSH server of an origin, or
+// another one.
 type Origin struct {
 	// Name is what people reach it by.
 	Name sshgate.OriginName
-	// Address is the HOST:PORT that the agent dials for it.
+	// Port tells the services of a name apart. Default 22, the SSH server; it is
+	// not the port that is dialled.
+	Port uint16
+	// Network is "tcp", the default, or "unix".
+	Network string
+	// Address is what the agent dials for it: HOST:PORT, or the path of a socket.
 	Address string
 }
+
+func (o Origin) endpoint() sshgate.Endpoint {
+	return sshgate.Endpoint{Origin: o.Name, Port: cmp.Or(o.Port, sshgate.SSHPort)}
+}
+
+func (o Origin) isSSH() bool { return o.endpoint().Port == sshgate.SSHPort }
 
 // AgentConfig is what an Agent needs.
 type AgentConfig struct {
@@ -37,7 +50,7 @@ type AgentConfig struct {
 	// Connections is how many tunnels are kept open. Default 2.
 	Connections int
 	// Origins are all that the agent ever dials: 1 to MaxOrigins, with
-	// different names.
+	// different names or ports.
 	Origins []Origin
 	// MaxStreams is how many connections to origins there can be at a time, in
 	// all tunnels. Default 1024.
@@ -62,6 +75,7 @@ const (
 	maxConcurrentScans   = 4
 	retryMultiplier      = 2
 	tcpNetwork           = "tcp"
+	unixNetwork          = "unix"
 	gatewayNotOurTLSHint = "is that the tunnel port of an sshgate gateway?"
 )
 
@@ -72,7 +86,7 @@ type Agent struct {
 	log     *slog.Logger
 	timing  timing
 	tls     *tls.Config
-	origins map[sshgate.OriginName]string // name to address
+	origins map[sshgate.Endpoint]Origin
 	keys    *hostKeys
 
 	ready     chan struct{} // closed at the first registration
@@ -90,7 +104,7 @@ type Agent struct {
 
 	mu      sync.Mutex
 	running bool
-	refused map[sshgate.OriginName]Refusal // what the log was told last
+	refused map[sshgate.Endpoint]Refusal // what the log was told last
 }
 
 // NewAgent checks the configuration. Nothing is dialled before Run.
@@ -131,7 +145,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		keys:    newHostKeys(cfg.Origins),
 		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
-		refused: make(map[sshgate.OriginName]Refusal),
+		refused: make(map[sshgate.Endpoint]Refusal),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	return a, nil
@@ -151,24 +165,41 @@ func clientTLS(cfg *tls.Config, host string) (*tls.Config, error) {
 	return cfg, nil
 }
 
-func checkOrigins(origins []Origin) (map[sshgate.OriginName]string, error) {
+func checkOrigins(origins []Origin) (map[sshgate.Endpoint]Origin, error) {
 	if len(origins) == 0 || len(origins) > MaxOrigins {
 		return nil, fmt.Errorf("%d origins are configured, expected 1 to %d; run another connector for more", len(origins), MaxOrigins)
 	}
-	addresses := make(map[sshgate.OriginName]string, len(origins))
+	services := make(map[sshgate.Endpoint]Origin, len(origins))
 	for _, o := range origins {
 		if name, err := sshgate.ParseOriginName(string(o.Name)); err != nil || name != o.Name {
 			return nil, fmt.Errorf("%q is not the name of an origin in normal form", o.Name)
 		}
-		if _, twice := addresses[o.Name]; twice {
-			return nil, fmt.Errorf("the origin %s is configured twice", o.Name)
+		service := o.endpoint()
+		if _, twice := services[service]; twice {
+			return nil, fmt.Errorf("the origin %s is configured twice", service.Short())
 		}
-		if _, err := checkAddress(o.Address); err != nil {
-			return nil, fmt.Errorf("the address of %s: %w", o.Name, err)
+		if err := o.checkAddress(); err != nil {
+			return nil, fmt.Errorf("the address of %s: %w", service.Short(), err)
 		}
-		addresses[o.Name] = o.Address
+		o.Network = cmp.Or(o.Network, tcpNetwork)
+		services[service] = o
 	}
-	return addresses, nil
+	return services, nil
+}
+
+func (o Origin) checkAddress() error {
+	switch {
+	case o.Network == "" || o.Network == tcpNetwork:
+		_, err := checkAddress(o.Address)
+		return err
+	case o.Network != unixNetwork:
+		return fmt.Errorf("the network %q is neither tcp nor unix", o.Network)
+	case o.isSSH():
+		return errors.New("the SSH server of an origin is reached by TCP")
+	case !filepath.IsAbs(o.Address):
+		return fmt.Errorf("%q is not the absolute path of a socket", o.Address)
+	}
+	return nil
 }
 
 // checkAddress returns the host of HOST:PORT.
@@ -206,7 +237,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	var scans sync.WaitGroup
 	slots := make(chan struct{}, maxConcurrentScans)
 	for _, o := range a.cfg.Origins {
-		scans.Go(func() { a.watchHostKeys(ctx, o, slots) })
+		if o.isSSH() {
+			scans.Go(func() { a.watchHostKeys(ctx, o, slots) })
+		}
 	}
 	for n := range a.cfg.Connections {
 		a.tunnels.Go(func() { a.keepConnected(ctx, n) })

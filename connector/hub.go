@@ -19,14 +19,21 @@ import (
 // ErrOffline is what Dial returns when no connector publishes the origin.
 var ErrOffline = errors.New("the origin is offline")
 
+// ErrNoService is what Dial returns when connectors publish the origin, but
+// nothing at the port.
+var ErrNoService = errors.New("the origin has no such service")
+
 // Registration is a connector's wish to publish one origin.
 type Registration struct {
 	// Connector is the common name in the connector's certificate.
 	Connector string
 	// Origin is one that the certificate permits.
 	Origin sshgate.OriginName
+	// Port tells the services of an origin apart; 22 is SSH.
+	Port uint16
 	// HostKeys are the origin's host keys in authorized_keys form without a
-	// comment. There are none while its SSH server is down.
+	// comment. There are none while its SSH server is down, and none of other
+	// services.
 	HostKeys []string
 	// RemoteAddr is where the connector's connection comes from.
 	RemoteAddr netip.AddrPort
@@ -166,7 +173,7 @@ func (h *Hub) add(t *tunnel) (*Refusal, error) {
 }
 
 // publish replaces what the tunnel publishes.
-func (h *Hub) publish(t *tunnel, published map[sshgate.OriginName]publication, refused map[sshgate.OriginName]*Refusal) {
+func (h *Hub) publish(t *tunnel, published map[sshgate.Endpoint]publication, refused map[sshgate.Endpoint]*Refusal) {
 	h.change(t, "", func() { t.published, t.refused = published, refused })
 }
 
@@ -187,7 +194,7 @@ func (h *Hub) change(t *tunnel, reason string, apply func()) {
 	before := t.published
 	apply()
 	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(t.published))
-	slices.Sort(names)
+	slices.SortFunc(names, compareEndpoints)
 	var events []sshgate.Event
 	for _, name := range slices.Compact(names) {
 		_, was := before[name]
@@ -202,7 +209,11 @@ func (h *Hub) change(t *tunnel, reason string, apply func()) {
 	}
 }
 
-func (h *Hub) publishedElsewhere(t *tunnel, name sshgate.OriginName) bool {
+func compareEndpoints(a, b sshgate.Endpoint) int {
+	return cmp.Or(cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.Port, b.Port))
+}
+
+func (h *Hub) publishedElsewhere(t *tunnel, name sshgate.Endpoint) bool {
 	for other := range h.tunnels {
 		if _, ok := other.published[name]; ok && other != t {
 			return true
@@ -211,17 +222,21 @@ func (h *Hub) publishedElsewhere(t *tunnel, name sshgate.OriginName) bool {
 	return false
 }
 
-func (h *Hub) event(t *tunnel, name sshgate.OriginName, up bool, reason string) sshgate.Event {
-	kind := sshgate.EventOriginDown
+func (h *Hub) event(t *tunnel, name sshgate.Endpoint, up bool, reason string) sshgate.Event {
+	kind, detail := sshgate.EventOriginDown, ""
 	if up {
 		kind, reason = sshgate.EventOriginUp, ""
+	}
+	if name.Port != sshgate.SSHPort {
+		detail = name.String()
 	}
 	return sshgate.Event{
 		Time:       h.cfg.Now(),
 		Kind:       kind,
 		Identity:   "connector " + t.connector,
 		ClientAddr: t.remote.Addr(),
-		Origin:     name,
+		Origin:     name.Origin,
+		Detail:     detail,
 		Reason:     reason,
 	}
 }
@@ -238,14 +253,19 @@ type DialRequest struct {
 	ClientAddr   netip.Addr
 }
 
-// Dial connects to an origin through the tunnel with the fewest connections
+// endpoint is the service that is asked for.
+func (r DialRequest) endpoint() sshgate.Endpoint {
+	return sshgate.Endpoint{Origin: r.Origin, Port: cmp.Or(r.Port, sshgate.SSHPort)}
+}
+
+// Dial connects to a service of an origin through the tunnel with the fewest connections
 // that publishes it, or through another where that one fails. It waits until
 // ctx is done and no longer than 15 seconds.
 //
 // The error is a *Refusal with the reason where somebody gave one. That
 // includes CodeHostKeyChanged when nobody publishes the origin because its host
 // keys were refused. Where nobody publishes it at all, or all that do are lost,
-// the error is ErrOffline.
+// the error is ErrOffline, and ErrNoService where its other services are published.
 func (h *Hub) Dial(ctx context.Context, req DialRequest) (Conn, error) {
 	conn, err := h.dial(ctx, req)
 	h.mu.Lock()
@@ -253,13 +273,13 @@ func (h *Hub) Dial(ctx context.Context, req DialRequest) (Conn, error) {
 	h.dials++
 	if err != nil {
 		h.failures++
-		return nil, fmt.Errorf("dialling %s: %w", req.Origin, err)
+		return nil, fmt.Errorf("dialling %s: %w", req.endpoint().Short(), err)
 	}
 	return conn, nil
 }
 
 func (h *Hub) dial(ctx context.Context, req DialRequest) (Conn, error) {
-	tunnels, err := h.candidates(req.Origin)
+	tunnels, err := h.candidates(req.endpoint())
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +301,7 @@ func (h *Hub) dial(ctx context.Context, req DialRequest) (Conn, error) {
 		case bounded.Err() != nil:
 			return nil, &Refusal{CodeDialTimeout, fmt.Sprintf("its connector did not answer within %s", h.timing.dial)}
 		}
-		t.log.Warn("dialling an origin failed", "request", req.RequestID, "origin", req.Origin, "err", err)
+		t.log.Warn("dialling an origin failed", "request", req.RequestID, "origin", req.endpoint().Short(), "err", err)
 		// One connector's tunnels lead to the same place: that its origin does
 		// not answer is no reason to ask again. Another connector may be nearer.
 		unable[t.connector] = isOriginFailure(err)
@@ -294,9 +314,9 @@ func (h *Hub) dial(ctx context.Context, req DialRequest) (Conn, error) {
 	return nil, refusal
 }
 
-// candidates returns the tunnels that publish the origin: those that are not
+// candidates returns the tunnels that publish the service: those that are not
 // suspiciously quiet first, and among them those with few streams.
-func (h *Hub) candidates(origin sshgate.OriginName) ([]*tunnel, error) {
+func (h *Hub) candidates(service sshgate.Endpoint) ([]*tunnel, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || h.draining {
@@ -309,18 +329,23 @@ func (h *Hub) candidates(origin sshgate.OriginName) ([]*tunnel, error) {
 	}
 	var found []ranked
 	var changed *Refusal
+	others := false
 	for t := range h.tunnels {
-		if refusal := t.refused[origin]; refusal != nil && refusal.Code == CodeHostKeyChanged {
+		if refusal := t.refused[service]; refusal != nil && refusal.Code == CodeHostKeyChanged {
 			changed = refusal
 		}
-		if _, ok := t.published[origin]; ok && !t.draining {
+		if _, ok := t.published[service]; ok && !t.draining {
 			found = append(found, ranked{t, t.line.silence() > 2*h.timing.heartbeat, t.streams})
 		}
+		others = others || t.publishes(service.Origin)
 	}
-	if len(found) == 0 {
-		if changed != nil {
-			return nil, changed
-		}
+	switch {
+	case len(found) > 0:
+	case changed != nil:
+		return nil, changed
+	case others:
+		return nil, ErrNoService
+	default:
 		return nil, ErrOffline
 	}
 	slices.SortFunc(found, func(a, b ranked) int {
@@ -372,9 +397,10 @@ func graver(a, b error) error {
 	return a
 }
 
-// OriginStatus is what the hub knows of an origin.
+// OriginStatus is what the hub knows of a service of an origin.
 type OriginStatus struct {
 	Origin sshgate.OriginName
+	Port   uint16 // 22 is SSH
 	// Connectors are those that publish it, sorted. There are none while it is
 	// only refused.
 	Connectors []string
@@ -388,14 +414,15 @@ type OriginStatus struct {
 	Refused *Refusal
 }
 
-// Origins returns every origin that a connector publishes or tried to, by name.
+// Origins returns every service that a connector publishes or tried to, by name
+// and port.
 func (h *Hub) Origins() []OriginStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	found := map[sshgate.OriginName]*OriginStatus{}
-	status := func(name sshgate.OriginName) *OriginStatus {
+	found := map[sshgate.Endpoint]*OriginStatus{}
+	status := func(name sshgate.Endpoint) *OriginStatus {
 		if found[name] == nil {
-			found[name] = &OriginStatus{Origin: name}
+			found[name] = &OriginStatus{Origin: name.Origin, Port: name.Port}
 		}
 		return found[name]
 	}
@@ -414,7 +441,7 @@ func (h *Hub) Origins() []OriginStatus {
 		}
 	}
 	origins := make([]OriginStatus, 0, len(found))
-	for _, name := range slices.Sorted(maps.Keys(found)) {
+	for _, name := range slices.SortedFunc(maps.Keys(found), compareEndpoints) {
 		s := found[name]
 		slices.Sort(s.Connectors)
 		slices.Sort(s.HostKeys)
@@ -427,7 +454,7 @@ func (h *Hub) Origins() []OriginStatus {
 // HubStats are counts for monitoring.
 type HubStats struct {
 	Tunnels      int    // connected now
-	Origins      int    // published now
+	Origins      int    // services published now
 	Streams      int    // connections to origins now
 	Dials        uint64 // calls of Dial so far
 	DialFailures uint64 // those that failed
@@ -437,7 +464,7 @@ type HubStats struct {
 func (h *Hub) Stats() HubStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	published := map[sshgate.OriginName]bool{}
+	published := map[sshgate.Endpoint]bool{}
 	for t := range h.tunnels {
 		for name := range t.published {
 			published[name] = true

@@ -12,8 +12,8 @@ import (
 
 // hostKeys is what an agent knows of its origins' host keys.
 type hostKeys struct {
-	order   []sshgate.OriginName
-	scanned chan struct{} // closed when each origin was looked at once
+	order   []sshgate.Endpoint
+	scanned chan struct{} // closed when each SSH server was looked at once
 
 	mu      sync.Mutex
 	keys    map[sshgate.OriginName][]string
@@ -29,8 +29,13 @@ func newHostKeys(origins []Origin) *hostKeys {
 		changed: make(chan struct{}),
 	}
 	for _, o := range origins {
-		k.order = append(k.order, o.Name)
-		k.pending[o.Name] = true
+		k.order = append(k.order, o.endpoint())
+		if o.isSSH() {
+			k.pending[o.Name] = true
+		}
+	}
+	if len(k.pending) == 0 {
+		close(k.scanned)
 	}
 	return k
 }
@@ -41,8 +46,13 @@ func (k *hostKeys) current() ([]wireOrigin, <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	origins := make([]wireOrigin, len(k.order))
-	for i, name := range k.order {
-		origins[i] = wireOrigin{Name: string(name), HostKeys: append([]string{}, k.keys[name]...)}
+	for i, service := range k.order {
+		origins[i] = wireOrigin{Name: string(service.Origin), HostKeys: []string{}}
+		if service.Port == sshgate.SSHPort {
+			origins[i].HostKeys = append(origins[i].HostKeys, k.keys[service.Origin]...)
+		} else {
+			origins[i].Port = service.Port
+		}
 	}
 	return origins, k.changed
 }

@@ -1,6 +1,7 @@
 package connector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -38,9 +39,9 @@ func (u *uplink) serve(tunnel context.Context, stream *yamux.Stream) {
 	}
 	_ = stream.SetReadDeadline(time.Time{})
 	log := u.log.With("request", printable(header.RequestID, 64), "connection", printable(header.ConnectionID, 64),
-		"origin", printable(header.Origin, 253), "login", printable(header.Login, 64),
+		"origin", printable(header.label(), 260), "login", printable(header.Login, 64),
 		"identity", printable(header.Identity, maxIdentity), "client", printable(header.ClientAddress, 64))
-	origin, err := u.agent.dialOrigin(ctx, header.Origin)
+	origin, err := u.agent.dialOrigin(ctx, header)
 	if err != nil {
 		log.Warn("a connection was refused", "err", err)
 		u.reply(stream, refusalOf(err))
@@ -109,18 +110,18 @@ func (u *uplink) reply(stream *yamux.Stream, refusal *Refusal) bool {
 }
 
 // dialOrigin connects to an origin of the configuration, and to nothing else.
-func (a *Agent) dialOrigin(ctx context.Context, wanted string) (net.Conn, error) {
-	name, err := sshgate.ParseOriginName(wanted)
+func (a *Agent) dialOrigin(ctx context.Context, header dialHeader) (net.Conn, error) {
+	service, err := sshgate.NewEndpoint(header.Origin, uint32(cmp.Or(header.Port, sshgate.SSHPort)))
 	if err != nil {
 		return nil, &Refusal{CodeBadRequest, "the origin's name is not valid"}
 	}
-	address, ok := a.origins[name]
+	origin, ok := a.origins[service]
 	if !ok {
 		return nil, &Refusal{CodeUnknownOrigin, "the connector does not have that origin"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timing.originDial)
 	defer cancel()
-	return a.cfg.DialOrigin(ctx, tcpNetwork, address)
+	return a.cfg.DialOrigin(ctx, origin.Network, origin.Address)
 }
 
 // refusalOf puts a failed dial into words that do not show addresses of the

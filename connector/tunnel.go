@@ -36,14 +36,25 @@ type tunnel struct {
 	work sync.WaitGroup // what start started
 
 	// Guarded by hub.mu.
-	published map[sshgate.OriginName]publication
-	refused   map[sshgate.OriginName]*Refusal
+	published map[sshgate.Endpoint]publication
+	refused   map[sshgate.Endpoint]*Refusal
 	streams   int
 	draining  bool // dial nothing through it, end it with its last stream
 	closed    bool // start nothing any more
 }
 
-// publication is an origin as a connector published it.
+// publishes tells whether the tunnel has any service of the origin. It is called
+// with hub.mu held.
+func (t *tunnel) publishes(origin sshgate.OriginName) bool {
+	for name := range t.published {
+		if name.Origin == origin {
+			return true
+		}
+	}
+	return false
+}
+
+// publication is a service as a connector published it.
 type publication struct {
 	hostKeys []string
 	since    time.Time
@@ -292,8 +303,8 @@ func (t *tunnel) leave() {
 // end of the tunnel; origins are refused in the answer.
 func (t *tunnel) register(ctx context.Context, msg *registerMessage) error {
 	answer := registeredMessage{Type: typeRegistered, Tunnel: t.id, Accepted: []string{}, Refused: []wireRefusal{}}
-	published := map[sshgate.OriginName]publication{}
-	refused := map[sshgate.OriginName]*Refusal{}
+	published := map[sshgate.Endpoint]publication{}
+	refused := map[sshgate.Endpoint]*Refusal{}
 	if len(msg.Origins) > MaxOrigins {
 		return fmt.Errorf("the connector registers %d origins, more than %d", len(msg.Origins), MaxOrigins)
 	}
@@ -307,15 +318,15 @@ func (t *tunnel) register(ctx context.Context, msg *registerMessage) error {
 		}
 		if refusal == nil {
 			published[name] = p
-			answer.Accepted = append(answer.Accepted, o.Name)
+			answer.Accepted = append(answer.Accepted, o.label())
 			continue
 		}
-		if name != "" {
+		if name.Origin != "" {
 			refused[name] = refusal
 		}
-		t.log.Warn("an origin was refused", "origin", printable(o.Name, maxReason), "code", refusal.Code, "reason", refusal.Reason)
+		t.log.Warn("an origin was refused", "origin", printable(o.label(), maxReason), "code", refusal.Code, "reason", refusal.Reason)
 		answer.Refused = append(answer.Refused, wireRefusal{
-			Name: o.Name, Code: refusal.Code, Reason: printable(refusal.Reason, maxReason),
+			Name: o.label(), Code: refusal.Code, Reason: printable(refusal.Reason, maxReason),
 		})
 	}
 	t.hub.publish(t, published, refused)
@@ -328,14 +339,17 @@ func (t *tunnel) register(ctx context.Context, msg *registerMessage) error {
 	return nil
 }
 
-// admit decides about one origin.
-func (t *tunnel) admit(ctx context.Context, o wireOrigin) (sshgate.OriginName, publication, *Refusal) {
+// admit decides about one service.
+func (t *tunnel) admit(ctx context.Context, o wireOrigin) (sshgate.Endpoint, publication, *Refusal) {
 	none := publication{}
-	name, err := sshgate.ParseOriginName(o.Name)
+	name, err := sshgate.NewEndpoint(o.Name, uint32(o.port()))
 	if err != nil {
-		return "", none, &Refusal{CodeBadRequest, err.Error()}
+		return sshgate.Endpoint{}, none, &Refusal{CodeBadRequest, err.Error()}
 	}
-	if !slices.ContainsFunc(t.permitted, func(p sshgate.HostPattern) bool { return p.Match(name) }) {
+	if name.Port != sshgate.SSHPort && len(o.HostKeys) > 0 {
+		return name, none, &Refusal{CodeBadRequest, "a service other than SSH has no host keys"}
+	}
+	if !slices.ContainsFunc(t.permitted, func(p sshgate.HostPattern) bool { return p.Match(name.Origin) }) {
 		reason := fmt.Sprintf("the certificate of connector %s does not name it, only: %s", t.connector, strings.Join(t.names, " "))
 		return name, none, &Refusal{CodeNotPermitted, printable(reason, maxReason)}
 	}
@@ -352,7 +366,7 @@ func (t *tunnel) admit(ctx context.Context, o wireOrigin) (sshgate.OriginName, p
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.timing.admit)
 	defer cancel()
-	err = t.hub.cfg.Admit(ctx, Registration{Connector: t.connector, Origin: name, HostKeys: keys, RemoteAddr: t.remote})
+	err = t.hub.cfg.Admit(ctx, Registration{Connector: t.connector, Origin: name.Origin, Port: name.Port, HostKeys: keys, RemoteAddr: t.remote})
 	var refusal *Refusal
 	switch {
 	case err == nil:
@@ -360,7 +374,7 @@ func (t *tunnel) admit(ctx context.Context, o wireOrigin) (sshgate.OriginName, p
 	case errors.As(err, &refusal):
 		return name, none, refusal
 	}
-	t.log.Error("deciding about an origin failed", "origin", name, "err", err)
+	t.log.Error("deciding about an origin failed", "origin", name.Short(), "err", err)
 	if had && slices.Equal(before.hostKeys, keys) {
 		return name, before, nil // nothing new to decide about
 	}
@@ -390,7 +404,7 @@ func checkHostKeys(lines []string) ([]string, error) {
 	return slices.Compact(keys), nil
 }
 
-// dial opens a stream for the origin. A *Refusal is the connector's answer;
+// dial opens a stream for the service. A *Refusal is the connector's answer;
 // any other error means that the tunnel is of no use.
 func (t *tunnel) dial(ctx context.Context, req DialRequest) (Conn, error) {
 	if refusal := t.reserve(); refusal != nil {
@@ -425,6 +439,9 @@ func (c *streamConn) greet(req DialRequest) (*Refusal, error) {
 		Origin:       string(req.Origin),
 		Identity:     printable(req.Identity, maxIdentity),
 		Login:        string(req.Login),
+	}
+	if req.endpoint().Port != sshgate.SSHPort {
+		header.Port = req.Port
 	}
 	if req.ClientAddr.IsValid() {
 		header.ClientAddress = req.ClientAddr.String()

@@ -236,16 +236,18 @@ func (a *Agent) logRefusals(log *slog.Logger, msg *registeredMessage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, name := range msg.Accepted {
-		delete(a.refused, sshgate.OriginName(name))
+		if service, err := sshgate.ParseEndpoint(name); err == nil {
+			delete(a.refused, service)
+		}
 	}
 	for _, r := range msg.Refused {
-		name := sshgate.OriginName(r.Name)
+		name, err := sshgate.ParseEndpoint(r.Name)
 		refusal := *received(r.Code, r.Reason)
-		if _, ours := a.origins[name]; !ours || a.refused[name] == refusal {
+		if _, ours := a.origins[name]; err != nil || !ours || a.refused[name] == refusal {
 			continue
 		}
 		a.refused[name] = refusal
-		log.Error("the gateway refuses an origin", "origin", name, "code", refusal.Code, "reason", refusal.Reason, "what_to_do", advice(refusal.Code))
+		log.Error("the gateway refuses an origin", "origin", name.Short(), "code", refusal.Code, "reason", refusal.Reason, "what_to_do", advice(refusal.Code))
 	}
 }
 

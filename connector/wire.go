@@ -1,12 +1,16 @@
 package connector
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+
+	"github.com/sshgate/sshgate/sshgate"
 )
 
 // ALPN is the protocol name that both ends negotiate in TLS (RFC 7301).
@@ -15,7 +19,7 @@ const ALPN = "sshgate-tunnel/1"
 // protocolVersion is what a connector states when it registers.
 const protocolVersion = 1
 
-// MaxOrigins is how many origins one connector can publish. It keeps a
+// MaxOrigins is how many services one connector can publish. It keeps a
 // registration with all host keys below maxControlFrame.
 const MaxOrigins = 100
 
@@ -76,8 +80,10 @@ type registerMessage struct {
 	Origins  []wireOrigin `json:"origins"`
 }
 
+// wireOrigin is one service of an origin.
 type wireOrigin struct {
 	Name     string   `json:"name"`
+	Port     uint16   `json:"port,omitempty"` // 0 is 22, SSH
 	HostKeys []string `json:"host_keys"`
 }
 
@@ -88,6 +94,17 @@ type registeredMessage struct {
 	Accepted []string      `json:"accepted"`
 	Refused  []wireRefusal `json:"refused"`
 }
+
+// label is what stands for the service in an answer: its name as it was written,
+// with the port where that is not SSH's.
+func (o wireOrigin) label() string {
+	if o.port() == sshgate.SSHPort {
+		return o.Name
+	}
+	return o.Name + ":" + strconv.Itoa(int(o.Port))
+}
+
+func (o wireOrigin) port() uint16 { return cmp.Or(o.Port, sshgate.SSHPort) }
 
 type wireRefusal struct {
 	Name   string `json:"name"`
@@ -123,10 +140,13 @@ type dialHeader struct {
 	RequestID     string `json:"request_id"`
 	ConnectionID  string `json:"connection_id"`
 	Origin        string `json:"origin"`
+	Port          uint16 `json:"port,omitempty"` // 0 is 22, SSH
 	Identity      string `json:"identity"`
 	Login         string `json:"login"`
 	ClientAddress string `json:"client_address"`
 }
+
+func (h dialHeader) label() string { return wireOrigin{Name: h.Origin, Port: h.Port}.label() }
 
 // dialReply answers a dialHeader.
 type dialReply struct {

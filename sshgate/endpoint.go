@@ -55,6 +55,15 @@ func ParseEndpoint(s string) (Endpoint, error) {
 // String returns the endpoint as ParseEndpoint reads it, the port included.
 func (e Endpoint) String() string { return string(e.Origin) + ":" + strconv.Itoa(int(e.Port)) }
 
+// Short returns the endpoint as people write it: without the port where that is
+// SSH's.
+func (e Endpoint) Short() string {
+	if e.Port == SSHPort {
+		return string(e.Origin)
+	}
+	return e.String()
+}
+
 // Channel returns how connections to the endpoint are decided about:
 // ChannelEndToEnd for SSH, ChannelTCP for everything else.
 func (e Endpoint) Channel() Channel {

@@ -47,7 +47,10 @@ func (f *connectorFlags) load() (*config.Connector, error) {
 func origins(cfg *config.Connector) []connector.Origin {
 	origins := make([]connector.Origin, len(cfg.Origins))
 	for i, o := range cfg.Origins {
-		origins[i] = connector.Origin{Name: o.Name, Address: o.URL.Host}
+		origins[i] = connector.Origin{Name: o.Name, Port: o.Port, Network: "tcp", Address: o.URL.Host}
+		if o.URL.Scheme == "unix" {
+			origins[i].Network, origins[i].Address = "unix", o.URL.Path
+		}
 	}
 	return origins
 }

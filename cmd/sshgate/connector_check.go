@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -35,8 +36,9 @@ func newConnectorCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration, the certificate and the origins",
 		Long: `Check what "run" needs, without the gateway: that the configuration can be read,
-that the certificate is good and names every origin, and that an SSH server
-answers at each. Prints the servers' host keys as the gateway will see them;
+that the certificate is good and names every origin, and that a server answers at
+each: for ssh:// an SSH server, for others whatever takes a connection. Prints the
+SSH servers' host keys as the gateway will see them;
 compare the fingerprints with those of ssh-keygen -l at the server.
 
 Exit codes: 0 all is well, 1 something would not work, 2 a wrong flag or a
@@ -91,6 +93,7 @@ type certificateReport struct {
 
 type originReport struct {
 	Name     sshgate.OriginName `json:"name"`
+	Port     uint16             `json:"port"` // 22 is SSH
 	Address  string             `json:"address"`
 	HostKeys []hostKeyReport    `json:"host_keys"`
 	Problems []string           `json:"problems,omitempty"`
@@ -150,7 +153,7 @@ func (c *certificateReport) judge(notBefore, now time.Time) {
 // checkOrigin looks whether the certificate with the names permits the origin
 // and whether its SSH server answers.
 func checkOrigin(ctx context.Context, o connector.Origin, names []string) originReport {
-	report := originReport{Name: o.Name, Address: o.Address, HostKeys: []hostKeyReport{}}
+	report := originReport{Name: o.Name, Port: o.Port, Address: o.Address, HostKeys: []hostKeyReport{}}
 	if !slices.ContainsFunc(names, func(name string) bool {
 		pattern, err := sshgate.ParseHostPattern(name)
 		return err == nil && pattern.Match(o.Name)
@@ -159,6 +162,15 @@ func checkOrigin(ctx context.Context, o connector.Origin, names []string) origin
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
+	if o.Port != sshgate.SSHPort {
+		conn, err := (&net.Dialer{}).DialContext(ctx, o.Network, o.Address)
+		if err != nil {
+			report.Problems = append(report.Problems, err.Error())
+			return report
+		}
+		conn.Close()
+		return report
+	}
 	keys, err := connector.ScanHostKeys(ctx, o.Address, nil)
 	if err != nil {
 		report.Problems = append(report.Problems, err.Error())
@@ -187,7 +199,7 @@ func (r *checkReport) print(w io.Writer) error {
 		fmt.Fprintf(&text, "  warning    %s\n", r.Certificate.Warning)
 	}
 	for _, o := range r.Origins {
-		fmt.Fprintf(&text, "origin       %s at %s\n", o.Name, o.Address)
+		fmt.Fprintf(&text, "origin       %s at %s\n", sshgate.Endpoint{Origin: o.Name, Port: o.Port}.Short(), o.Address)
 		for _, key := range o.HostKeys {
 			fmt.Fprintf(&text, "  host key   %s %s\n", key.Type, key.Fingerprint)
 		}

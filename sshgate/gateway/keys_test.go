@@ -126,7 +126,7 @@ func TestRegistrar(t *testing.T) {
 	}
 	first, second := line(newSigner(t)), line(newSigner(t))
 	admit := func(keys ...string) error {
-		return r.Admit(t.Context(), connector.Registration{Connector: "rack1", Origin: "web1", HostKeys: keys})
+		return r.Admit(t.Context(), connector.Registration{Port: sshgate.SSHPort, Connector: "rack1", Origin: "web1", HostKeys: keys})
 	}
 	for range 2 {
 		if err := admit(first); err != nil {

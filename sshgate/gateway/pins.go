@@ -87,8 +87,8 @@ type Registrar struct {
 
 // Admit is a connector.HubConfig's Admit. It refuses with a *connector.Refusal.
 func (r *Registrar) Admit(ctx context.Context, reg connector.Registration) error {
-	if len(reg.HostKeys) == 0 {
-		return nil // the origin's ssh server is down; its pins, if any, still hold
+	if reg.Port != sshgate.SSHPort || len(reg.HostKeys) == 0 {
+		return nil // no SSH server, or one that is down; its pins, if any, still hold
 	}
 	before, err := r.Store.HostKeys(ctx, reg.Origin)
 	if err != nil {
