@@ -27,8 +27,9 @@ var mayImport = map[string][]string{
 	"sshgate/store":  {"sshgate"},
 	"sshgate/store/": {"sshgate", "sshgate/store"},
 
-	"sshgate/gateway": {"sshgate", "authflow", "connector", "sshgate/audit"},
-	"sshgate/web":     {"sshgate", "authflow", "connector", "sshgate/audit"},
+	"sshgate/endtoend": {"sshgate", "connector"},
+	"sshgate/gateway":  {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend"},
+	"sshgate/web":      {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend"},
 
 	// The origin and the provider of the demo stand for strangers.
 	"internal/devorigin":     nil,

@@ -110,11 +110,18 @@ func anyPlainKey(_ gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions,
 // keys, of which one may be bound, or the sign-in.
 func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.Permissions, _ string) (*gossh.Permissions, error) {
 	fingerprint := gossh.FingerprintSHA256(key)
-	if g := c.remembered(meta, fingerprint); g != nil {
+	g, rejection := c.machine(meta, fingerprint)
+	if rejection != nil {
+		return nil, c.rejectMachine(fingerprint, rejection)
+	}
+	if g == nil {
+		g = c.remembered(meta, fingerprint)
+	}
+	if g != nil {
 		c.record(sshgate.Event{Kind: sshgate.EventLoginKey, Key: fingerprint}.By(g.identity))
 		return c.admit(g), nil
 	}
-	if c.auth.proven != "" {
+	if c.auth.proven != "" || c.auth.over {
 		return nil, errUnknownKey
 	}
 	c.auth.proven = fingerprint
@@ -126,7 +133,8 @@ func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.
 	// key can now find out whether another's public key would be let in.
 	return nil, &gossh.PartialSuccessError{Next: gossh.ServerAuthCallbacks{
 		PublicKeyCallback: func(meta gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions, error) {
-			if c.remembered(meta, gossh.FingerprintSHA256(key)) == nil {
+			fingerprint := gossh.FingerprintSHA256(key)
+			if g, rejection := c.machine(meta, fingerprint); g == nil && rejection == nil && c.remembered(meta, fingerprint) == nil {
 				return nil, errUnknownKey
 			}
 			return &gossh.Permissions{}, nil
@@ -156,6 +164,61 @@ func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
 		return nil // good elsewhere, but this origin wants a newer one
 	}
 	return g
+}
+
+// machine returns the grant of a key that is registered for a service token, nil
+// where it is not, or why that token is no longer good.
+func (c *conn) machine(meta gossh.ConnMetadata, fingerprint string) (*grant, error) {
+	if c.srv.cfg.Services == nil {
+		return nil, nil
+	}
+	id, _, registered, err := c.srv.cfg.Services.ServiceKey(c.ctx, fingerprint)
+	if !registered {
+		if err != nil {
+			c.log.Error("the key could not be looked up among service tokens", "key", fingerprint, "err", err)
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	target, err := sshgate.ParseTarget(meta.User())
+	if err != nil {
+		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error()}
+	}
+	return &grant{identity: id, target: target, key: fingerprint}, nil
+}
+
+// rejectMachine tells the user why the key of a service token is not taken. Nobody
+// is asked to sign in in its place.
+func (c *conn) rejectMachine(fingerprint string, rejection error) error {
+	c.auth.over = true
+	c.record(sshgate.Event{Kind: sshgate.EventLoginFailure, Key: fingerprint, Reason: rejection.Error()})
+	_ = c.auth.banner(strings.TrimPrefix(failureText(rejection), "\n")) // fails only with the connection
+	return rejection
+}
+
+// stillGood says why the credential of a machine no longer counts, nil while it
+// does. People's sign-ins are judged by the policy.
+func (c *conn) stillGood(g *grant) *sshgate.Denied {
+	if g.identity.Kind != sshgate.ServiceToken || c.srv.cfg.Services == nil {
+		return nil
+	}
+	_, _, registered, err := c.srv.cfg.Services.ServiceKey(c.ctx, g.key)
+	if registered && err == nil {
+		return nil
+	}
+	id, sentence := sshgate.NewRequestID(), "the service token of this key is no longer good; end this connection"
+	var failure *authflow.Failure
+	switch {
+	case errors.As(err, &failure):
+		sentence = failure.Sentence
+	case err == nil:
+		err = errors.New("the key is no longer registered")
+	}
+	event := sshgate.Event{Kind: sshgate.EventDecision, Request: id, Key: g.key, Origin: g.target.Origin, Login: g.target.Login, Reason: err.Error()}
+	c.record(event.By(g.identity))
+	return &sshgate.Denied{RequestID: id, Code: sshgate.DenialPolicy, Sentence: ascii(sentence), Cause: err}
 }
 
 // admit ends authentication.

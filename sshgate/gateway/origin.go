@@ -10,6 +10,7 @@ import (
 
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/endtoend"
 	gossh "golang.org/x/crypto/ssh"
 )
 
@@ -72,16 +73,6 @@ type access struct {
 	detail   string
 }
 
-// denied is the one answer to a name that does not exist and to one that is
-// not allowed, so that names cannot be probed for.
-func denied(id sshgate.RequestID, name sshgate.OriginName, cause error) *sshgate.Denied {
-	return &sshgate.Denied{
-		RequestID: id,
-		Sentence:  fmt.Sprintf("there is no origin %q that you may reach this way; check the name and the login, or ask whoever runs the gateway", name),
-		Cause:     cause,
-	}
-}
-
 // ask puts a request for one channel to the policy and records the answer.
 func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, detail string) (*access, *sshgate.Denied) {
 	a := &access{id: sshgate.NewRequestID(), grant: g, target: target, channel: channel, detail: detail}
@@ -92,6 +83,9 @@ func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, det
 			Cause:     errors.New("the client named no origin"),
 		}
 	}
+	if denial := c.stillGood(g); denial != nil {
+		return nil, denial
+	}
 	a.decision = c.srv.cfg.Policy().Decide(c.request(g.identity, target, channel))
 	event := a.event(sshgate.EventDecision)
 	event.Allowed = a.decision.Allowed
@@ -99,13 +93,9 @@ func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, det
 	c.record(event)
 	switch {
 	case a.decision.Expired:
-		return nil, &sshgate.Denied{
-			RequestID: a.id,
-			Sentence:  "your sign-in has expired; to renew it, end this connection and run: ssh " + c.srv.commandFor(target),
-			Cause:     errors.New(a.decision.Reason),
-		}
+		return nil, endtoend.Expired(a.id, c.renewal(target), errors.New(a.decision.Reason))
 	case !a.decision.Allowed:
-		return nil, denied(a.id, target.Origin, errors.New(a.decision.Reason))
+		return nil, endtoend.NotThere(a.id, target.Origin, errors.New(a.decision.Reason))
 	}
 	return a, nil
 }
@@ -168,7 +158,14 @@ func (c *conn) reach(a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
 // dialOrigin goes through the tunnel to the origin's sshd, checks its host key
 // and signs in.
 func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
-	nc, denial := c.dialTunnel(ctx, a)
+	nc, denial := c.srv.broker.Dial(ctx, connector.DialRequest{
+		RequestID:    a.id,
+		ConnectionID: c.id,
+		Origin:       a.target.Origin,
+		Login:        a.decision.Login,
+		Identity:     a.grant.identity.String(),
+		ClientAddr:   c.addr,
+	})
 	if denial != nil {
 		return nil, denial
 	}
@@ -300,31 +297,24 @@ var errNeedsAgent = errors.New("the origin takes the keys of a forwarded agent o
 // which part failed and who can mend it.
 func (c *conn) dialFailure(a *access, err error) *sshgate.Denied {
 	name, login := a.target.Origin, a.decision.Login
-	var refusal *connector.Refusal
 	var keyError *hostKeyError
 	var unopened *gossh.OpenChannelError
 	var sentence string
 	switch {
-	case errors.Is(err, connector.ErrOffline):
-		sentence = fmt.Sprintf("%s is offline: no connector publishes it right now", name)
-	case errors.As(err, &refusal) && refusal.Code == connector.CodeHostKeyChanged, errors.As(err, &keyError) && keyError.changed:
-		sentence = fmt.Sprintf("the host key of %s has changed, so the connection was refused; whoever runs the gateway must look into it", name)
+	case errors.As(err, &keyError) && keyError.changed:
+		return endtoend.HostKeyChanged(a.id, name, err)
 	case errors.As(err, &keyError):
 		sentence = fmt.Sprintf("the host key of %s is not known yet; its connector reports it once the ssh server there answers", name)
-	case errors.As(err, &refusal):
-		sentence = fmt.Sprintf("%s cannot be reached by its connector (%s)", name, ascii(refusal.Reason))
 	case errors.As(err, &unopened):
 		sentence = fmt.Sprintf("%s refused the session: %s", name, ascii(clip(unopened.Message, maxRejectionReason)))
 	case errors.Is(err, errNeedsAgent):
 		sentence = fmt.Sprintf("%s takes the keys of your own agent; connect with: ssh -A %s", name, c.srv.commandFor(a.target))
-	case errors.Is(err, context.DeadlineExceeded):
-		sentence = fmt.Sprintf("%s did not answer within %s", name, c.srv.cfg.DialTimeout)
 	case isAuthFailure(err):
 		sentence = fmt.Sprintf("%s did not let the gateway in as %s; does that account exist there, and does its sshd trust the gateway's authority (TrustedUserCAKeys)?", name, login)
 	default:
-		sentence = fmt.Sprintf("%s could not be reached", name)
+		return endtoend.Unreachable(a.id, name, err, c.srv.cfg.DialTimeout)
 	}
-	return &sshgate.Denied{RequestID: a.id, Sentence: sentence, Cause: err}
+	return &sshgate.Denied{RequestID: a.id, Code: sshgate.DenialUnreachable, Sentence: sentence, Cause: err}
 }
 
 // isAuthFailure tells that the origin's sshd ended authentication. x/crypto has

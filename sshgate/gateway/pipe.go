@@ -1,17 +1,15 @@
 package gateway
 
 import (
-	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/sshgate/sshgate/sshgate/endtoend"
 	gossh "golang.org/x/crypto/ssh"
 )
 
 const (
-	// copyBuffer is x/crypto's largest channel packet: one read, one packet.
-	copyBuffer = 32 << 10
 	// exitHold is how long an exit status waits for the output before it, and
 	// EOF for the exit status. Past it, a background process of the command
 	// keeps the output open, or the command has closed its output and goes on.
@@ -70,7 +68,7 @@ func (p *pipe) run() {
 	all.Go(func() {
 		defer close(inputDone)
 		p.waitForStart() // or sshd would never close the command's input: EOF came before it
-		_ = copyCounted(p.origin, p.client, &p.in)
+		_ = endtoend.Copy(p.origin, p.client, &p.in)
 		_ = p.origin.CloseWrite() // fails where the origin closed first
 	})
 	all.Go(func() {
@@ -108,8 +106,8 @@ func (p *pipe) run() {
 func (p *pipe) copyOutput() {
 	p.waitForStart()
 	var stderr sync.WaitGroup
-	stderr.Go(func() { _ = copyCounted(p.client.Stderr(), p.origin.Stderr(), &p.out) })
-	_ = copyCounted(p.client, p.origin, &p.out)
+	stderr.Go(func() { _ = endtoend.Copy(p.client.Stderr(), p.origin.Stderr(), &p.out) })
+	_ = endtoend.Copy(p.client, p.origin, &p.out)
 	stderr.Wait()
 }
 
@@ -179,27 +177,6 @@ func (p *pipe) passOriginRequests(outputDone <-chan struct{}, exitDone chan<- st
 		_ = req.Reply(ok && err == nil, nil) // fails only with the connection
 		if exit {
 			exited()
-		}
-	}
-}
-
-// copyCounted copies until src ends, which is no error, or fails, or dst takes
-// no more.
-func copyCounted(dst io.Writer, src io.Reader, n *atomic.Int64) error {
-	buf := make([]byte, copyBuffer)
-	for {
-		read, err := src.Read(buf)
-		if read > 0 {
-			if _, werr := dst.Write(buf[:read]); werr != nil {
-				return werr
-			}
-			n.Add(int64(read))
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/endtoend"
 	gossh "golang.org/x/crypto/ssh"
 )
 
@@ -36,6 +37,15 @@ type KeyLogins interface {
 	// fingerprint; an error where nothing is. The caller judges ExpiresAt.
 	KeyLogin(ctx context.Context, fingerprint string) (sshgate.KeyLogin, error)
 	BindKey(ctx context.Context, login sshgate.KeyLogin) error
+}
+
+// ServiceKeys knows the SSH keys that are registered for service tokens.
+// *authflow.Tokens is one.
+type ServiceKeys interface {
+	// ServiceKey returns the machine that the key with this SHA256 fingerprint
+	// stands for, and until when. registered with an error says that the key is
+	// that of a token which is no longer good, and why.
+	ServiceKey(ctx context.Context, fingerprint string) (id sshgate.Identity, expires time.Time, registered bool, err error)
 }
 
 // Tunnel reaches origins through their connectors. *connector.Hub is one.
@@ -58,6 +68,9 @@ type Config struct {
 	HostPins HostKeyPins
 	CA       *UserCA
 	Events   Recorder
+
+	// Services knows the SSH keys of service tokens. Nil: there are none.
+	Services ServiceKeys
 
 	// Origins says how to sign in at an origin. Default: CertificateAuth for
 	// each.
@@ -132,8 +145,9 @@ func (cfg *Config) setDefaults() error {
 
 // Server is the gateway's SSH server.
 type Server struct {
-	cfg Config
-	ssh *ssh.Server
+	cfg    Config
+	ssh    *ssh.Server
+	broker *endtoend.Broker
 
 	unauthenticated atomic.Int64
 
@@ -149,8 +163,16 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
+	broker, err := endtoend.New(endtoend.Config{
+		Policy: cfg.Policy, Tunnel: cfg.Tunnel, HostPins: cfg.HostPins, Events: cfg.Events,
+		DialTimeout: cfg.DialTimeout, Now: cfg.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		cfg:      cfg,
+		broker:   broker,
 		listener: make(map[net.Listener]struct{}),
 		conns:    make(map[*conn]struct{}),
 	}
