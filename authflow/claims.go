@@ -122,11 +122,8 @@ func parseClaims(raw []byte) (map[string]any, error) {
 
 // checkToken checks who the token was made for, and when.
 func checkToken(token *oidc.IDToken, claims map[string]any, clientID string, now time.Time) error {
-	if _, ok := claims["iat"]; !ok {
-		return errors.New("it has no iat")
-	}
-	if token.IssuedAt.After(now.Add(maxSkew)) {
-		return fmt.Errorf("it was issued in the future, at %s; compare the clocks", token.IssuedAt.UTC().Format(time.RFC3339))
+	if err := checkIssued(token, claims, now); err != nil {
+		return err
 	}
 	azp, present := claims["azp"]
 	if present && azp != clientID {
@@ -138,17 +135,23 @@ func checkToken(token *oidc.IDToken, claims map[string]any, clientID string, now
 	return nil
 }
 
+// checkIssued checks when the token was made.
+func checkIssued(token *oidc.IDToken, claims map[string]any, now time.Time) error {
+	if _, ok := claims["iat"]; !ok {
+		return errors.New("it has no iat")
+	}
+	if token.IssuedAt.After(now.Add(maxSkew)) {
+		return fmt.Errorf("it was issued in the future, at %s; compare the clocks", token.IssuedAt.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // identityFromClaims fills in what comes from claims; Issuer and SignedInAt are
 // the caller's.
 func identityFromClaims(claims map[string]any, groupsClaim string) (sshgate.Identity, error) {
-	subject, _ := claims["sub"].(string)
-	switch {
-	case subject == "":
-		return sshgate.Identity{}, errors.New("it has no sub")
-	case len(subject) > maxSubject:
-		return sshgate.Identity{}, fmt.Errorf("sub is longer than %d bytes", maxSubject)
-	case !allPrintable(subject):
-		return sshgate.Identity{}, errors.New("sub has characters other than printable ASCII")
+	subject, err := parseSubject(claims)
+	if err != nil {
+		return sshgate.Identity{}, err
 	}
 	groups, err := parseGroups(claims, groupsClaim)
 	if err != nil {
@@ -163,6 +166,19 @@ func identityFromClaims(claims map[string]any, groupsClaim string) (sshgate.Iden
 	}
 	id.EmailVerified = id.Email != "" && isTrue(claims["email_verified"])
 	return id, nil
+}
+
+func parseSubject(claims map[string]any) (string, error) {
+	subject, _ := claims["sub"].(string)
+	switch {
+	case subject == "":
+		return "", errors.New("it has no sub")
+	case len(subject) > maxSubject:
+		return "", fmt.Errorf("sub is longer than %d bytes", maxSubject)
+	case !allPrintable(subject):
+		return "", errors.New("sub has characters other than printable ASCII")
+	}
+	return subject, nil
 }
 
 // isTrue takes true and "true": Amazon Cognito, among others, sends strings.

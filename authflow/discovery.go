@@ -28,6 +28,9 @@ const (
 type discovery struct {
 	cfg    OIDCConfig
 	client *http.Client
+	// keysOnly is for an issuer whose tokens come from elsewhere: it needs no
+	// endpoint but that of its keys, and the audience is the caller's to check.
+	keysOnly bool
 
 	// turn holds a token; who has it may fetch and may touch the fields below.
 	// A channel rather than a mutex, so that waiting ends with the caller's
@@ -133,7 +136,7 @@ func (d *discovery) endpoints(provider *oidc.Provider, meta metadata) (*endpoint
 		"device_authorization_endpoint": meta.DeviceAuth,
 		"jwks_uri":                      meta.Keys,
 	} {
-		if endpoint == "" && name == "device_authorization_endpoint" {
+		if endpoint == "" && (name == "device_authorization_endpoint" || d.keysOnly && name == "token_endpoint") {
 			continue
 		}
 		if err := d.checkEndpoint(endpoint); err != nil {
@@ -150,6 +153,7 @@ func (d *discovery) endpoints(provider *oidc.Provider, meta metadata) (*endpoint
 		auth:       auth,
 		verifier: provider.Verifier(&oidc.Config{
 			ClientID:             d.cfg.ClientID,
+			SkipClientIDCheck:    d.keysOnly,
 			SupportedSigningAlgs: chooseAlgorithms(meta.Algorithms),
 			Now:                  d.cfg.Now,
 		}),

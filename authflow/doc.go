@@ -1,4 +1,5 @@
-// Package authflow turns a person into a [sshgate.Identity].
+// Package authflow turns a person, or a machine's credential, into a
+// [sshgate.Identity].
 //
 // Make an [OIDC] with [NewOIDC]; it does no network, so that a gateway starts
 // while its provider is down. [OIDC.StartDevice] begins a device login (RFC
@@ -12,6 +13,9 @@
 //	}, 1000)
 //	defer logins.Close()
 //	ticket, err := logins.Join(ctx, keyFingerprint)
+//
+// [Tokens] issues access tokens and tells whom they and service tokens stand for;
+// [Workloads] takes a job's own ID token. The stores of tokens are the caller's.
 //
 // What goes wrong comes back as a [*Failure], which has a sentence for the user
 // and a cause for the log.

@@ -18,6 +18,11 @@ const (
 	CodeCancelled           = "cancelled"            // the caller went away
 	CodeTooMany             = "too_many_logins"      // the bound of Pending is reached
 	CodeClosed              = "shutting_down"        // Pending is closed
+	CodeTokenUnknown        = "token_unknown"        // no such token
+	CodeTokenExpired        = "token_expired"        // a token that was good once
+	CodeTokenRevoked        = "token_revoked"        // a token that somebody ended
+	CodeNoWorkload          = "no_workload"          // a good ID token that no workload takes
+	CodeUnavailable         = "unavailable"          // the gateway's own state can't be read or written
 )
 
 // Failure is a sign-in that did not happen.
@@ -25,7 +30,8 @@ type Failure struct {
 	// Code is one of the Code constants.
 	Code string
 	// Sentence is for the user: one line of printable ASCII, lower case, no
-	// full stop. It quotes nothing that a provider sent.
+	// full stop. It quotes nothing that a provider sent, but for the issuer and
+	// the audience of a job's own token.
 	Sentence string
 	// Err is the cause, for the log. It holds no secret; what it quotes of a
 	// provider's answer is cut short and printable. It may be nil.
@@ -58,6 +64,11 @@ var sentences = map[string]string{
 	CodeCancelled:           "the sign-in was cancelled",
 	CodeTooMany:             "too many sign-ins are waiting, try again in a few minutes",
 	CodeClosed:              "the gateway is shutting down, try again in a moment",
+	CodeTokenUnknown:        "the access token is not known here: it was revoked, mistyped, or is of another gateway; sign in again",
+	CodeTokenExpired:        "the token has expired; get a new one",
+	CodeTokenRevoked:        "the token was revoked; get a new one",
+	CodeNoWorkload:          "no workload of this gateway takes this ID token; ask whoever runs the gateway",
+	CodeUnavailable:         "the gateway can't look up its state right now, try again in a moment",
 }
 
 // cancelled returns the failure for a context that ended: the failure that it

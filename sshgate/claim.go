@@ -47,6 +47,17 @@ func ParseClaimPath(s string) (ClaimPath, error) {
 	return ClaimPath(s), nil
 }
 
+// Texts returns the claim's values among claims as text, as the selector Claim
+// compares them: its own, or those of its elements. There is none for what is
+// neither text, truth value nor number.
+func (p ClaimPath) Texts(claims map[string]any) []string {
+	v := p.lookup(claims)
+	if v == nil {
+		return nil
+	}
+	return claimStrings(v)
+}
+
 // lookup returns the claim's value as decoded JSON, or nil where there is none.
 func (p ClaimPath) lookup(claims map[string]any) any {
 	if v, ok := claims[string(p)]; ok {

@@ -16,6 +16,9 @@ type ConnectionID string
 // ServiceTokenID names one service token.
 type ServiceTokenID string
 
+// ServiceTokenPrefix begins every ServiceTokenID, and no service token's name.
+const ServiceTokenPrefix = "st-"
+
 // NewRequestID returns a fresh random identifier, such as "r-5k2m9q4xha".
 func NewRequestID() RequestID { return RequestID("r-" + randomID()) }
 
@@ -23,7 +26,7 @@ func NewRequestID() RequestID { return RequestID("r-" + randomID()) }
 func NewConnectionID() ConnectionID { return ConnectionID("c-" + randomID()) }
 
 // NewServiceTokenID returns a fresh random identifier, such as "st-5k2m9q4xha".
-func NewServiceTokenID() ServiceTokenID { return ServiceTokenID("st-" + randomID()) }
+func NewServiceTokenID() ServiceTokenID { return ServiceTokenID(ServiceTokenPrefix + randomID()) }
 
 // idEncoding leaves out what people misread aloud or on paper: 0, 1, l, o.
 var idEncoding = base32.NewEncoding("23456789abcdefghijkmnpqrstuvwxyz").WithPadding(base32.NoPadding)

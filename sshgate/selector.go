@@ -61,7 +61,7 @@ type Claim struct {
 
 // Matches implements Selector.
 func (s Claim) Matches(r Request) bool {
-	return slices.ContainsFunc(claimStrings(s.Path.lookup(r.Identity.Claims)), func(have string) bool {
+	return slices.ContainsFunc(s.Path.Texts(r.Identity.Claims), func(have string) bool {
 		return slices.Contains(s.Values, have)
 	})
 }

@@ -1,6 +1,12 @@
 package sshgate
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrNotFound is how a store says that it has no such entry, or no longer.
+var ErrNotFound = errors.New("not found")
 
 // KeyLogin is the memory of a sign-in: whoever proves this SSH key is this
 // identity, until ExpiresAt.

@@ -74,19 +74,58 @@ func (s *SQLite) ForgetKey(ctx context.Context, fingerprint string) error {
 	return err
 }
 
-// ForgetIdentity forgets every key of the identity and returns how many those
-// were.
+// ForgetIdentity forgets every key and every access token of the identity and
+// returns how many those were.
 func (s *SQLite) ForgetIdentity(ctx context.Context, id sshgate.IdentityKey) (int, error) {
-	return s.delete(ctx, "forget a person's sign-ins",
-		`DELETE FROM key_logins WHERE issuer = ? AND subject = ?`, id.Issuer, id.Subject)
+	return s.deleteAll(ctx, "forget an identity",
+		statement{`DELETE FROM key_logins WHERE issuer = ? AND subject = ?`, []any{id.Issuer, id.Subject}},
+		statement{`DELETE FROM access_tokens WHERE issuer = ? AND subject = ?`, []any{id.Issuer, id.Subject}})
 }
 
-// DeleteExpired removes the sign-ins that have expired by the time now and
-// returns how many those were. It only saves space: no other method hands an
-// expired one out.
+// keepExpiredTokens is how long an access token is kept after its end, so that
+// its bearer can be told that it has expired rather than that it is unknown.
+const keepExpiredTokens = 7 * 24 * time.Hour
+
+// DeleteExpired removes the sign-ins that have expired by the time now, and the
+// access tokens that had a week before, and returns how many those were. It only
+// saves space: no other method hands an expired sign-in out, and access tokens
+// are handed out with the time of their end.
 func (s *SQLite) DeleteExpired(ctx context.Context, now time.Time) (int, error) {
-	return s.delete(ctx, "delete expired sign-ins",
-		`DELETE FROM key_logins WHERE expires_at <= ?`, toMicros(now))
+	return s.deleteAll(ctx, "delete what has expired",
+		statement{`DELETE FROM key_logins WHERE expires_at <= ?`, []any{toMicros(now)}},
+		statement{`DELETE FROM access_tokens WHERE expires_at <= ?`, []any{toMicros(now.Add(-keepExpiredTokens))}})
+}
+
+// statement is SQL with its arguments.
+type statement struct {
+	query string
+	args  []any
+}
+
+// deleteAll runs several DELETEs, all or none, and returns how many rows they
+// took.
+func (s *SQLite) deleteAll(ctx context.Context, doing string, statements ...statement) (int, error) {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, wrap(ctx, doing, err)
+	}
+	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
+	var total int64
+	for _, st := range statements {
+		result, err := tx.ExecContext(ctx, st.query, st.args...)
+		if err != nil {
+			return 0, wrap(ctx, doing, err)
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return 0, wrap(ctx, doing, err)
+		}
+		total += n
+	}
+	if err := tx.Commit(); err != nil {
+		return 0, wrap(ctx, doing, err)
+	}
+	return int(total), nil
 }
 
 // delete runs a DELETE and returns how many rows it took.

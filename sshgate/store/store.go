@@ -1,10 +1,13 @@
 // Package store keeps what must outlive a restart of the gateway: which SSH key
-// stands for which sign-in, and the host keys that origins are known by.
+// stands for which sign-in, the host keys that origins are known by, and the
+// tokens of machines and helpers, as hashes.
 //
-// Start with OpenSQLite. The package keeps and returns. It decides two things
-// only, because they have to be decided in one step with the reading or the
-// writing: an expired sign-in is never handed out, and a host key that is pinned
-// is never replaced.
+// Start with OpenSQLite. The package keeps and returns. It decides few
+// things, because they have to be decided in one step with the reading or the
+// writing: an expired sign-in is never handed out, a host key that is pinned is
+// never replaced, two service tokens that are not revoked never share a name or
+// a key, and what is revoked stays so. Whether a token is good is the caller's to
+// judge, who has to say why it is not.
 //
 // All methods may be called at the same time from many goroutines, and from
 // several processes that opened the same state. A method that returns an error
@@ -21,8 +24,14 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 )
 
-// ErrNotFound says that there is no such entry, or no longer.
-var ErrNotFound = errors.New("not found")
+var (
+	// ErrNotFound says that there is no such entry, or no longer.
+	ErrNotFound = sshgate.ErrNotFound
+	// ErrExists says that a name or a key is taken.
+	ErrExists = errors.New("it exists already")
+	// ErrRevoked says that a service token was revoked, which nothing undoes.
+	ErrRevoked = errors.New("it is revoked")
+)
 
 // encodeIdentity returns the identity as JSON, its time in UTC.
 func encodeIdentity(id sshgate.Identity) (string, error) {

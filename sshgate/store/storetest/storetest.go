@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -31,6 +32,18 @@ type Store interface {
 	PinHostKeys(context.Context, sshgate.OriginName, []sshgate.HostKeyPin) ([]sshgate.HostKeyPin, error)
 	ForgetHostKeys(context.Context, sshgate.OriginName) (int, error)
 
+	CreateServiceToken(context.Context, sshgate.ServiceTokenRecord) error
+	ServiceToken(context.Context, sshgate.ServiceTokenID) (sshgate.ServiceTokenRecord, error)
+	ServiceTokenByKey(ctx context.Context, fingerprint string) (sshgate.ServiceTokenRecord, error)
+	ServiceTokens(context.Context) ([]sshgate.ServiceTokenRecord, error)
+	RotateServiceToken(context.Context, sshgate.ServiceTokenID, store.Rotation) error
+	RevokeServiceToken(ctx context.Context, id sshgate.ServiceTokenID, at time.Time) error
+	TouchServiceToken(ctx context.Context, id sshgate.ServiceTokenID, at time.Time) error
+
+	PutAccessToken(context.Context, sshgate.AccessTokenRecord) error
+	AccessToken(ctx context.Context, hash []byte) (sshgate.AccessTokenRecord, error)
+	DeleteAccessToken(ctx context.Context, hash []byte) error
+
 	Ping(context.Context) error
 	Close() error
 }
@@ -55,6 +68,18 @@ func Run(t *testing.T, newState func(t *testing.T) State) {
 		{"PinFirstComes", testPinFirstComes},
 		{"PinRefusesForeignKeys", testPinRefusesForeignKeys},
 		{"ForgetHostKeys", testForgetHostKeys},
+		{"ServiceTokens", testServiceTokens},
+		{"ServiceTokenRefused", testServiceTokenRefused},
+		{"ServiceTokenTaken", testServiceTokenTaken},
+		{"ServiceTokenByKey", testServiceTokenByKey},
+		{"ServiceTokenRotation", testServiceTokenRotation},
+		{"ServiceTokenRevocation", testServiceTokenRevocation},
+		{"ServiceTokenTouch", testServiceTokenTouch},
+		{"ServiceTokenRace", testServiceTokenRace},
+		{"AccessTokens", testAccessTokens},
+		{"AccessTokenRefused", testAccessTokenRefused},
+		{"AccessTokenSweep", testAccessTokenSweep},
+		{"AccessTokensOfIdentity", testAccessTokensOfIdentity},
 		{"SurvivesReopening", testSurvivesReopening},
 		{"PinRace", testPinRace},
 		{"WritersRace", testWritersRace},
@@ -364,7 +389,8 @@ func testSurvivesReopening(t *testing.T, state State) {
 	pins := []sshgate.HostKeyPin{pin("web1", "ssh-ed25519 AAAA")}
 	err := s.BindKey(ctx, alice("SHA256:a"))
 	_, pinErr := s.PinHostKeys(ctx, "web1", pins)
-	must(t, errors.Join(err, pinErr, s.Close()))
+	machine, access := serviceToken("backup"), accessToken("a")
+	must(t, errors.Join(err, pinErr, s.CreateServiceToken(ctx, machine), s.PutAccessToken(ctx, access), s.Close()))
 
 	s = open(t, state)
 	login, err := s.KeyLogin(ctx, "SHA256:a")
@@ -373,6 +399,12 @@ func testSurvivesReopening(t *testing.T, state State) {
 	held, err := s.HostKeys(ctx, "web1")
 	must(t, err)
 	wantDiff(t, "the pins", pins, held)
+	token, err := s.ServiceToken(ctx, machine.ID)
+	must(t, err)
+	wantDiff(t, "the service token", machine, token)
+	bearer, err := s.AccessToken(ctx, access.Hash)
+	must(t, err)
+	wantDiff(t, "the access token", access, bearer)
 }
 
 // testPinRace has connectors report different keys of one origin at once, some
@@ -484,7 +516,30 @@ func calls(s Store) map[string]func(context.Context) error {
 		"PinHostKeys":    func(ctx context.Context) error { _, err := s.PinHostKeys(ctx, "web1", pins); return err },
 		"ForgetHostKeys": func(ctx context.Context) error { _, err := s.ForgetHostKeys(ctx, "web1"); return err },
 		"Ping":           s.Ping,
+
+		"CreateServiceToken": func(ctx context.Context) error {
+			return ignore(store.ErrExists, s.CreateServiceToken(ctx, serviceToken("backup")))
+		},
+		"ServiceToken":      func(ctx context.Context) error { _, err := s.ServiceToken(ctx, "st-backup"); return err },
+		"ServiceTokenByKey": func(ctx context.Context) error { _, err := s.ServiceTokenByKey(ctx, "SHA256:a"); return err },
+		"ServiceTokens":     func(ctx context.Context) error { _, err := s.ServiceTokens(ctx); return err },
+		"RotateServiceToken": func(ctx context.Context) error {
+			return ignore(store.ErrRevoked, s.RotateServiceToken(ctx, "st-backup", store.Rotation{NewHash: hash("n"), PreviousUntil: noon}))
+		},
+		"RevokeServiceToken": func(ctx context.Context) error { return s.RevokeServiceToken(ctx, "st-backup", noon) },
+		"TouchServiceToken":  func(ctx context.Context) error { return s.TouchServiceToken(ctx, "st-backup", noon) },
+		"PutAccessToken":     func(ctx context.Context) error { return s.PutAccessToken(ctx, accessToken(rand.Text())) },
+		"AccessToken":        func(ctx context.Context) error { _, err := s.AccessToken(ctx, hash("a")); return err },
+		"DeleteAccessToken":  func(ctx context.Context) error { return s.DeleteAccessToken(ctx, hash("a")) },
 	}
+}
+
+// ignore takes an error that a call may well give for none.
+func ignore(expected, err error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
 }
 
 // concurrently runs n goroutines that start together, and fails the test for
