@@ -112,6 +112,8 @@ func TestLogins(t *testing.T) {
 		{dba, "db1", "root", ChannelEndToEnd, nil, false},
 		{backup, "db1", "", ChannelSession, []Login{"deploy"}, false},
 		{backup, "db1", "", ChannelEndToEnd, nil, false},
+		{job, "db1", "", ChannelSession, nil, true}, // no default, and any
+		{job, "db1", "x", ChannelSession, []Login{"x"}, false},
 	} {
 		got, any := policy.Logins(Request{Identity: test.id, Target: Target{Origin: test.origin, Login: test.login}, Channel: test.channel, Time: machineNow})
 		if !slices.Equal(got, test.want) || any != test.any {

@@ -136,13 +136,11 @@ func (p *Policy) Decide(req Request) Decision {
 	if app == nil {
 		return Decision{Reason: fmt.Sprintf("no application has origin %s", req.Target.Origin)}
 	}
-	for _, rule := range app.Rules {
-		if !rule.allows() && rule.matches(req) {
-			return Decision{
-				Application: app.Name,
-				Rule:        rule.Name,
-				Reason:      fmt.Sprintf("rule %q denies %q", rule.Name, req.Identity),
-			}
+	if rule := app.denies(req); rule != nil {
+		return Decision{
+			Application: app.Name,
+			Rule:        rule.Name,
+			Reason:      fmt.Sprintf("rule %q denies %q", rule.Name, req.Identity),
 		}
 	}
 	reason := fmt.Sprintf("no rule of application %q allows %q", app.Name, req.Identity)
@@ -158,6 +156,16 @@ func (p *Policy) Decide(req Request) Decision {
 		return p.allow(req, app, rule, login)
 	}
 	return Decision{Application: app.Name, Reason: reason}
+}
+
+// denies returns the first rule that denies the request, or nil.
+func (app *Application) denies(req Request) *Rule {
+	for i := range app.Rules {
+		if rule := &app.Rules[i]; !rule.allows() && rule.matches(req) {
+			return rule
+		}
+	}
+	return nil
 }
 
 // allows tells the rules that allow from those that deny.
@@ -196,14 +204,15 @@ func (r Rule) permits(req Request, app *Application) (login Login, refusal strin
 
 // Logins returns the accounts that the rules permit on the request's target by
 // its channel: the one that it names where that is permitted; where it names
-// none, all that templates other than `*` yield. any tells that, with a name,
-// every other would do as well. It answers nothing that Decide would deny.
+// none, all that templates other than `*` yield. any tells that every other would
+// do as well, if it is named.
 func (p *Policy) Logins(req Request) (logins []Login, any bool) {
-	if !p.Decide(req).Allowed {
+	app := p.application(req.Target.Origin)
+	if req.incomplete() != "" || app == nil || app.denies(req) != nil {
 		return nil, false
 	}
-	for _, rule := range p.application(req.Target.Origin).Rules {
-		if !rule.isFor(req.Identity) || !rule.matches(req) || req.Channel == ChannelEndToEnd && !rule.EndToEnd {
+	for _, rule := range app.Rules {
+		if !rule.isFor(req.Identity) || !rule.matches(req) || req.Channel == ChannelEndToEnd && !rule.EndToEnd || !p.allow(req, app, rule, "").Allowed {
 			continue
 		}
 		if login, ok := rule.login(req); ok && req.Target.Login != "" {

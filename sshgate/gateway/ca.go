@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -59,14 +60,31 @@ func (ca *UserCA) sign(login sshgate.Login, keyID string, now time.Time, ttl tim
 	if err != nil {
 		return nil, err
 	}
+	cert, err := ca.Certify(signer.PublicKey(), []sshgate.Login{login}, keyID, now, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return gossh.NewCertSigner(cert, signer)
+}
+
+// Certify signs a certificate for the key that is good for the logins, of which
+// there must be one, and for ttl from now.
+func (ca *UserCA) Certify(key gossh.PublicKey, logins []sshgate.Login, keyID string, now time.Time, ttl time.Duration) (*gossh.Certificate, error) {
+	if len(logins) == 0 || ttl <= 0 {
+		return nil, errors.New("a certificate without a login would be good for all, and one without a time for none")
+	}
+	principals := make([]string, len(logins))
+	for i, login := range logins {
+		principals[i] = string(login)
+	}
 	var serial [8]byte
 	rand.Read(serial[:]) // never fails, see crypto/rand
 	cert := &gossh.Certificate{
-		Key:             signer.PublicKey(),
+		Key:             key,
 		Serial:          binary.BigEndian.Uint64(serial[:]),
 		CertType:        gossh.UserCert,
 		KeyId:           keyID,
-		ValidPrincipals: []string{string(login)},
+		ValidPrincipals: principals,
 		ValidAfter:      uint64(now.Add(-clockSkew).Unix()),
 		ValidBefore:     uint64(now.Add(ttl).Unix()),
 		Permissions:     gossh.Permissions{Extensions: grantedExtensions},
@@ -74,5 +92,5 @@ func (ca *UserCA) sign(login sshgate.Login, keyID string, now time.Time, ttl tim
 	if err := cert.SignCert(rand.Reader, ca.signer); err != nil {
 		return nil, fmt.Errorf("signing the certificate for the origin: %w", err)
 	}
-	return gossh.NewCertSigner(cert, signer)
+	return cert, nil
 }
