@@ -82,7 +82,7 @@ F:4:11: ssh.listen: "22" is not an address to listen on; expected HOST:PORT or :
 F:5:18: ssh.login_timeout: "10" is not a duration; expected a number with its unit, as in 90s, 10m, 12h, 30d
 F:6:17: ssh.max_channels: "many" is not a whole number; expected 1 to 10000`},
 
-		{"unknown key, nothing like it", head + "policy: {applications: []}\nzzz: 1\n", `F:5:1: unknown key "zzz"; expected one of data_dir, hostname, metrics, origins, policy, sign_in, ssh, tunnel`},
+		{"unknown key, nothing like it", head + "policy: {applications: []}\nzzz: 1\n", `F:5:1: unknown key "zzz"; expected one of data_dir, hostname, metrics, origins, policy, sign_in, ssh, tunnel, workloads`},
 		{"unknown key in a section", head + "policy: {applications: []}\nssh: {Listen: x, logintimeout: 1m}\n", `
 F:5:7: ssh: unknown key "Listen"; did you mean listen?
 F:5:18: ssh: unknown key "logintimeout"; did you mean login_timeout?`},

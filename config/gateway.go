@@ -22,6 +22,9 @@ type Gateway struct {
 	SignIn  SignIn
 	// Origins says how the gateway signs in at origins; see Origin, the method.
 	Origins []Origin
+	// Workloads are the jobs that get in with an ID token of their platform, in
+	// the order in which they are tried.
+	Workloads []Workload
 
 	policy sshgate.Policy
 }
@@ -156,14 +159,15 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 
 func (g *Gateway) decode(c cursor) {
 	c.object(schema{
-		"hostname": parsed(&g.Hostname, hostname, "expected the gateway's name, as in gate.example.com"),
-		"data_dir": directory(&g.DataDir),
-		"ssh":      g.SSH.decode,
-		"tunnel":   g.Tunnel.decode,
-		"metrics":  g.Metrics.decode,
-		"sign_in":  g.SignIn.decode,
-		"origins":  list(&g.Origins, origin),
-		"policy":   decodePolicy(&g.policy),
+		"hostname":  parsed(&g.Hostname, hostname, "expected the gateway's name, as in gate.example.com"),
+		"data_dir":  directory(&g.DataDir),
+		"ssh":       g.SSH.decode,
+		"tunnel":    g.Tunnel.decode,
+		"metrics":   g.Metrics.decode,
+		"sign_in":   g.SignIn.decode,
+		"origins":   list(&g.Origins, origin),
+		"workloads": list(&g.Workloads, workload),
+		"policy":    decodePolicy(&g.policy),
 	}, required{
 		"hostname": "expected the name that people and connectors use, as in gate.example.com",
 		"data_dir": "expected a directory for keys and state, as in /var/lib/sshgated",
@@ -172,6 +176,8 @@ func (g *Gateway) decode(c cursor) {
 	})
 	g.checkListeners(c)
 	checkNames(c, g.Origins, func(o Origin) sshgate.HostPattern { return o.Name })
+	g.checkWorkloads(c)
+	g.checkWorkloadSelectors(c)
 }
 
 // checkListeners reports two ports that can not be opened together.

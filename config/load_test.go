@@ -341,6 +341,22 @@ func TestExamples(t *testing.T) {
 	if d := gateway.Policy().Decide(request); d.Allowed || d.Rule != "nobody from the guest network" {
 		t.Errorf("an engineer from the guest network: %+v", d)
 	}
+	job := gateway.Workloads[0]
+	request.ClientAddr = netip.MustParseAddr("203.0.113.1")
+	request.Identity = sshgate.Identity{
+		Kind: sshgate.Workload, Issuer: job.Issuer, Subject: "repo:acme/app", Name: job.Name, SignedInAt: id.SignedInAt,
+	}
+	if d := gateway.Policy().Decide(request); !d.Allowed || d.Login != "deploy" || d.Rule != "deployment" {
+		t.Errorf("the job on web1: %+v", d)
+	}
+	request.Target.Origin, request.Channel, request.Port = "main.db.example.com", sshgate.ChannelTCP, 5432
+	if d := gateway.Policy().Decide(request); d.Allowed {
+		t.Errorf("the job at the database: %+v", d)
+	}
+	request.Identity.Kind, request.Identity.Name, request.ClientAddr = sshgate.ServiceToken, "backup", netip.MustParseAddr("10.1.2.3")
+	if d := gateway.Policy().Decide(request); !d.Allowed || d.Rule != "nightly backup" {
+		t.Errorf("the backup at the database: %+v", d)
+	}
 }
 
 // The settings that the examples only mention, commented out, show the defaults.

@@ -99,6 +99,10 @@ func duration(dst *time.Duration, least, most time.Duration) func(cursor) {
 
 const day = 24 * time.Hour
 
+// ParseDuration reads a duration as it is written in a configuration: Go's
+// notation, which may begin with a number of days, as in 30d or 1d12h.
+func ParseDuration(s string) (time.Duration, error) { return parseDuration(s) }
+
 // parseDuration reads Go's notation, which may begin with a number of days: 30d
 // or 1d12h.
 func parseDuration(s string) (time.Duration, error) {

@@ -80,6 +80,7 @@ Try it on this machine alone with "sshgated dev". Exit codes: 0 all is well,
 		newConnectorCert(),
 		newHostKeys(),
 		newKnownHosts(),
+		newToken(),
 		newExample(),
 		newVersion(),
 	)

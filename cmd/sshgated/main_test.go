@@ -45,6 +45,10 @@ func TestScripts(t *testing.T) {
 			"freeport": scriptFreePort,
 			"pin":      scriptPin,
 			"certhas":  scriptCertHas,
+			"setenv":   scriptSetenv,
+			"secret":   scriptSecret,
+			"nosecret": scriptNoSecret,
+			"expired":  scriptExpired,
 		},
 	})
 }
