@@ -60,6 +60,9 @@ type SSH struct {
 type Tunnel struct {
 	// Listen is HOST:PORT. Default ":443".
 	Listen string
+	// Advertise is the HOST:PORT that helpers are told. Default the hostname with
+	// the port of Listen.
+	Advertise string
 	// CertificateFile and KeyFile are PEM files, absolute here. Both are empty
 	// by default: then the gateway's own CA signs a certificate for Hostname.
 	CertificateFile string
@@ -154,6 +157,10 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 		_, port, _ := net.SplitHostPort(g.SSH.Listen) // parsed before
 		g.SSH.Advertise = net.JoinHostPort(g.Hostname, port)
 	}
+	if g.Tunnel.Advertise == "" {
+		_, port, _ := net.SplitHostPort(g.Tunnel.Listen) // parsed before
+		g.Tunnel.Advertise = net.JoinHostPort(g.Hostname, port)
+	}
 	return g, nil
 }
 
@@ -238,6 +245,7 @@ func (t *Tunnel) decode(c cursor) {
 	hasCertificate, hasKey := false, false
 	c.object(schema{
 		"listen":           parsed(&t.Listen, listenAddress, listenExpected),
+		"advertise":        parsed(&t.Advertise, dialAddress("443"), "expected HOST:PORT, as in gate.example.com:443"),
 		"certificate_file": noted(&hasCertificate, publicFile(&t.CertificateFile)),
 		"key_file":         noted(&hasKey, secretFile(&t.KeyFile)),
 	}, nil)

@@ -54,7 +54,7 @@ func TestGatewayDefaults(t *testing.T) {
 			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
 			DrainTimeout: 30 * time.Second,
 		},
-		Tunnel:  config.Tunnel{Listen: ":443"},
+		Tunnel:  config.Tunnel{Listen: ":443", Advertise: "gate.example.com:443"},
 		Metrics: config.Metrics{Listen: "127.0.0.1:9090"},
 		SignIn: config.SignIn{
 			Issuer: "https://idp.example.com/", ClientID: "sshgate",
@@ -124,7 +124,7 @@ policy:
 	if got.SSH != wantSSH {
 		t.Errorf("ssh: %+v", got.SSH)
 	}
-	wantTunnel := config.Tunnel{Listen: "127.0.0.1:0", CertificateFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
+	wantTunnel := config.Tunnel{Listen: "127.0.0.1:0", Advertise: "gate.example.com:0", CertificateFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
 	if got.Tunnel != wantTunnel {
 		t.Errorf("tunnel: %+v", got.Tunnel)
 	}

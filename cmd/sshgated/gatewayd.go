@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/audit"
+	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/gateway"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
@@ -41,8 +43,11 @@ type gatewayd struct {
 	metrics *web.Metrics
 	oidc    *authflow.OIDC
 	pending *authflow.Pending
+	tokens  *authflow.Tokens
 	hub     *connector.Hub
 	ssh     *gateway.Server
+	helpers *endtoend.Broker // for connections of the TLS port
+	api     *web.API
 	tls     *web.Server
 
 	sshListener, tunnelListener, metricsListener net.Listener
@@ -107,11 +112,16 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		return g.oidc.StartDevice(ctx)
 	}, g.cfg.SignIn.MaxPending)
 
+	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
+
 	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
 	if g.hub, err = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Events: g.events.Record, Log: g.log}); err != nil {
 		return err
 	}
 	if g.ssh, err = g.newSSH(); err != nil {
+		return err
+	}
+	if g.api, err = g.newAPI(); err != nil {
 		return err
 	}
 	g.tls, err = g.newTLS()
@@ -128,6 +138,7 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 		Policy:             g.cfg.Policy,
 		SignIns:            g.pending,
 		Logins:             g.store,
+		Services:           g.tokens,
 		Tunnel:             g.hub,
 		HostPins:           g.store,
 		CA:                 g.userCA,
@@ -142,6 +153,42 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 		MaxChannels:        g.cfg.SSH.MaxChannels,
 		Log:                g.log,
 	})
+}
+
+// newAPI is what the TLS port offers to helpers.
+func (g *gatewayd) newAPI() (_ *web.API, err error) {
+	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.cfg.Policy, Tunnel: g.hub, HostPins: g.store, Events: g.events})
+	if err != nil {
+		return nil, err
+	}
+	cfg := web.APIConfig{
+		Hostname: g.cfg.Hostname,
+		URL:      "https://" + strings.TrimSuffix(g.cfg.Tunnel.Advertise, ":443"),
+		SSH:      g.cfg.SSH.Advertise,
+		Version:  programVersion(),
+		Policy:   g.cfg.Policy,
+		Broker:   g.helpers,
+		Tokens:   g.tokens,
+		SignIns:  g.pending,
+		Origins:  g.hub.Origins,
+		HostPins: g.store,
+		CA:       g.userCA,
+		Events:   g.events,
+		Log:      g.log,
+	}
+	for _, key := range g.hostKeys {
+		cfg.HostKeys = append(cfg.HostKeys, key.PublicKey())
+	}
+	if len(g.cfg.Workloads) > 0 {
+		list := make([]authflow.WorkloadConfig, len(g.cfg.Workloads))
+		for i, w := range g.cfg.Workloads {
+			list[i] = authflow.WorkloadConfig{Name: w.Name, Issuer: w.Issuer, Audience: w.Audience, Claims: w.Claims}
+		}
+		if cfg.Workloads, err = authflow.NewWorkloads(authflow.WorkloadsConfig{Workloads: list, Log: g.log}); err != nil {
+			return nil, fmt.Errorf("workloads: %w", err)
+		}
+	}
+	return web.NewAPI(cfg)
 }
 
 // originAuth reads the key files that the configuration names and returns how
@@ -187,6 +234,7 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 	return web.NewServer(web.ServerConfig{
 		TLS:    connector.ServerTLS(g.tunnelCA, certificate),
 		Tunnel: g.hub.Serve,
+		HTTP:   g.api,
 		Log:    g.log,
 	})
 }
@@ -280,12 +328,19 @@ func ignoreClosed(err error) error {
 // drain lets running sessions end by themselves for a while.
 func (g *gatewayd) drain() {
 	stats := g.ssh.Stats()
-	g.log.Info("draining", "connections", stats.Connections, "channels", stats.Channels, "timeout", g.cfg.SSH.DrainTimeout)
+	g.log.Info("draining", "connections", stats.Connections, "channels", stats.Channels, "helpers", g.helpers.Passages(), "timeout", g.cfg.SSH.DrainTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.SSH.DrainTimeout)
 	defer cancel()
+	var both sync.WaitGroup
+	both.Go(func() {
+		if err := g.helpers.Drain(ctx); err != nil {
+			g.log.Warn("helpers' connections are cut off at the end of the drain", "connections", g.helpers.Passages())
+		}
+	})
 	if err := g.ssh.Shutdown(ctx); err != nil {
 		g.log.Warn("sessions were cut off at the end of the drain", "err", err)
 	}
+	both.Wait()
 }
 
 // checks are what /readyz asks.
@@ -336,6 +391,9 @@ func (g *gatewayd) close() {
 		if err := g.tls.Shutdown(ctx); err != nil {
 			g.log.Warn("closing the tunnel port", "err", err)
 		}
+	}
+	if g.api != nil {
+		g.api.Close()
 	}
 	if g.pending != nil {
 		g.pending.Close()

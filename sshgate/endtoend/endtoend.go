@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sshgate/sshgate/connector"
@@ -50,7 +51,14 @@ type Config struct {
 }
 
 // Broker opens passages. It is safe for concurrent use.
-type Broker struct{ cfg Config }
+type Broker struct {
+	cfg Config
+
+	mu       sync.Mutex // guards what follows
+	draining bool
+	open     int           // passages
+	drained  chan struct{} // closed when draining and none is open
+}
 
 // New checks the configuration and returns a broker.
 func New(cfg Config) (*Broker, error) {
@@ -61,7 +69,50 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Broker{cfg: cfg}, nil
+	return &Broker{cfg: cfg, drained: make(chan struct{})}, nil
+}
+
+// Drain refuses further passages and waits until those that are open have ended or
+// ctx is done, whose error it then returns.
+func (b *Broker) Drain(ctx context.Context) error {
+	b.mu.Lock()
+	first := !b.draining
+	b.draining = true
+	if first && b.open == 0 {
+		close(b.drained)
+	}
+	b.mu.Unlock()
+	select {
+	case <-b.drained:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Passages returns how many are open.
+func (b *Broker) Passages() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
+}
+
+func (b *Broker) enter() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.draining {
+		return false
+	}
+	b.open++
+	return true
+}
+
+func (b *Broker) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open--; b.draining && b.open == 0 {
+		close(b.drained)
+	}
 }
 
 // Client is who brings a stream.
@@ -81,6 +132,20 @@ const maxDetail = 300 // bytes; a name has 253
 // connects to it. The decision is on record whatever it is. The caller owes the
 // passage a Carry or a Close.
 func (b *Broker) Open(ctx context.Context, client Client, host string, port uint32) (*Passage, *sshgate.Denied) {
+	if !b.enter() {
+		return nil, &sshgate.Denied{
+			RequestID: sshgate.NewRequestID(), Code: sshgate.DenialClosing,
+			Sentence: "the gateway is shutting down; try again in a moment", Cause: errors.New("the gateway drains"),
+		}
+	}
+	p, denial := b.decide(ctx, client, host, port)
+	if denial != nil {
+		b.leave()
+	}
+	return p, denial
+}
+
+func (b *Broker) decide(ctx context.Context, client Client, host string, port uint32) (*Passage, *sshgate.Denied) {
 	p := &Passage{broker: b, ID: sshgate.NewRequestID(), client: client, channel: sshgate.ChannelEndToEnd}
 	p.detail = clip(net.JoinHostPort(host, strconv.FormatUint(uint64(port), 10)), maxDetail)
 	endpoint, err := sshgate.NewEndpoint(host, port)

@@ -31,17 +31,21 @@ type Passage struct {
 	detail   string
 	decision sshgate.Decision
 	conn     connector.Conn
+	left     sync.Once
 }
 
-// Close gives up a passage that was not carried.
-func (p *Passage) Close() { p.conn.Close() }
+// Close ends a passage at once, carried or not. It may be called again.
+func (p *Passage) Close() {
+	p.conn.Close()
+	p.left.Do(p.broker.leave)
+}
 
 // Carry copies both ways, with half-closes, until both directions have ended, one
 // has failed, or ctx is done. The passage is closed afterwards. The stream is
 // closed if anything failed, which the error says; otherwise both of its
 // directions have ended and closing it is the caller's.
 func (p *Passage) Carry(ctx context.Context, client Stream) error {
-	defer p.conn.Close()
+	defer p.Close()
 	now := p.broker.cfg.Now
 	p.broker.cfg.Events.Record(p.event(sshgate.EventSessionStart))
 	begin := now()
