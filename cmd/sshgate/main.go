@@ -1,5 +1,5 @@
 // Command sshgate is what runs where the gateway is not: the connector, which
-// publishes SSH servers through a gateway.
+// publishes SSH servers through a gateway, and the helper that reaches them.
 package main
 
 import (
@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/internal/helper"
 	"github.com/sshgate/sshgate/internal/interrupt"
 )
 
@@ -44,7 +46,15 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return exitOK
 	}
+	var child *exec.ExitError
+	if errors.As(err, &child) { // which has said why itself
+		return child.ExitCode()
+	}
 	fmt.Fprintf(stderr, "sshgate: %v\n", err)
+	var problem *helper.Problem
+	if errors.As(err, &problem) {
+		return int(problem.Kind)
+	}
 	var usage usageError
 	var problems *config.Error
 	if errors.As(err, &usage) || errors.As(err, &problems) {
@@ -56,13 +66,14 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sshgate",
-		Short: "Publish SSH servers through an sshgate gateway",
+		Short: "Reach and publish SSH servers through an sshgate gateway",
 		Long: `sshgate runs where the gateway is not. Its connector runs at an SSH server, or
 near it, and publishes it through the gateway without an open port: it only ever
-dials out.
+dials out. "sshgate access" is for those who want to get there over HTTPS; with plain
+ssh nothing needs to be installed.
 
 Exit codes: 0 all is well, 1 it failed, 2 a wrong flag or a configuration that
-cannot be used.`,
+cannot be used; "access" has more.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          subcommand,
@@ -71,7 +82,7 @@ cannot be used.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newConnector(), newVersion())
+	root.AddCommand(newAccess(), newConnector(), newDoctor(), newVersion())
 	return root
 }
 

@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/logging":       nil,
 	"internal/oidcprovider":  {"internal/devidp/approve"},
 	"internal/oidcprovider/": nil,
+	"internal/helper":        {"sshgate"},
 	"internal/":              {"sshgate", "connector", "internal/logging"},
 
 	"cmd/": {"*"},
