@@ -90,6 +90,7 @@ func (g *gatewayd) openState(ctx context.Context) (err error) {
 func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	g.metrics = web.NewMetrics(web.MetricsConfig{Version: programVersion(), Log: g.log, Gauges: web.Gauges{
 		Tunnels:       func() int { return g.hub.Stats().Tunnels },
+		Origins:       func() int { return g.hub.Stats().Origins },
 		Streams:       func() int { return g.hub.Stats().Streams },
 		Connections:   func() int { return g.ssh.Stats().Connections },
 		PendingLogins: func() int { return g.pending.Waiting() },

@@ -104,12 +104,14 @@ func (c *helperClient) configure2(t *testing.T, k token) {
 func (c *helperClient) testForeignTools(t *testing.T, k token, echo string) {
 	ca := c.path("connector/gateway-ca.crt")
 	proxy := fmt.Sprintf("https://127.0.0.1:%d", c.tlsPort)
-	cmd := c.command("curl", "-sS", "--max-time", "20", "--proxy-cacert", ca, "-x", proxy, "--proxy-user", k.ID+":"+k.Secret, "telnet://"+echo)
-	cmd.Stdin = strings.NewReader("from curl")
-	if r := run1(t, cmd); !strings.HasPrefix(r.stdout, "got from curl") {
+	r := run1(t, c.command("curl", "-sS", "--max-time", "20", "-p", "--proxy-cacert", ca, "-x", proxy, "--proxy-user", k.ID+":"+k.Secret, "http://"+echo))
+	if r.stdout != "by http" {
 		t.Errorf("curl: %+v", r)
 	}
-	r := run1(t, c.command("curl", "-sS", "--max-time", "20", "-p", "--proxy-cacert", ca, "-x", proxy, "http://"+echo))
+	if r := run1(t, k.as(c.access("curl", "http://"+echo, "--", "-sS"))); r.stdout != "by http" || r.stderr != "" {
+		t.Errorf("access curl: %+v", r)
+	}
+	r = run1(t, c.command("curl", "-sS", "--max-time", "20", "-p", "--proxy-cacert", ca, "-x", proxy, "http://"+echo))
 	if r.code == 0 || !strings.Contains(r.stderr, "407") {
 		t.Errorf("curl without a credential: %+v", r)
 	}
@@ -117,7 +119,7 @@ func (c *helperClient) testForeignTools(t *testing.T, k token, echo string) {
 	port := freePort(t)
 	relay := start(t, "socat", fmt.Sprintf("TCP-LISTEN:%d,bind=127.0.0.1,fork,reuseaddr", port),
 		fmt.Sprintf("OPENSSL:127.0.0.1:%d,cafile=%s,verify=1", c.tlsPort, ca))
-	cmd = c.command("ncat", "--proxy", fmt.Sprintf("127.0.0.1:%d", port), "--proxy-type", "http", "--proxy-auth", k.ID+":"+k.Secret,
+	cmd := c.command("ncat", "--proxy", fmt.Sprintf("127.0.0.1:%d", port), "--proxy-type", "http", "--proxy-auth", k.ID+":"+k.Secret,
 		"web1", strings.TrimPrefix(echo, "web1:"))
 	eventually(t, "ncat through socat", 15*time.Second, func() error {
 		again := c.command(cmd.Path, cmd.Args[1:]...)

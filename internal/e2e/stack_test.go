@@ -173,6 +173,13 @@ func (s *stack) startConnector() {
 	s.t.Helper()
 	s.connector = start(s.t, sshgateBin, "connector", "run", "--config", s.path("connector/connector.yaml"), "--log-format", "json", "--grace", "1s")
 	s.waitForTunnels(2)
+	eventually(s.t, "the origin is published", 10*time.Second, func() error {
+		got, err := s.metric("sshgate_origins")
+		if err == nil && got < 1 {
+			err = fmt.Errorf("%v services are published", got)
+		}
+		return err
+	})
 }
 
 func (s *stack) waitForTunnels(n int) {

@@ -116,7 +116,8 @@ func (s *tlsStream) Close() error { return s.NetConn().Close() }
 
 // Carry copies from in to the stream and from the stream to out until both
 // directions have ended, or one has failed. closeOut is called when the service has
-// ended its direction.
+// ended its direction, not when it was cut off: what reads out could take that for
+// an end, and leave before it is told.
 func Carry(ctx context.Context, stream Stream, in io.Reader, out io.Writer, closeOut func()) error {
 	defer stream.Close()
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
@@ -128,7 +129,9 @@ func Carry(ctx context.Context, stream Stream, in io.Reader, out io.Writer, clos
 	down := make(chan error, 1)
 	go func() { // ends with the stream
 		_, err := io.Copy(out, stream)
-		closeOut()
+		if err == nil {
+			closeOut()
+		}
 		down <- err
 	}()
 	for range 2 {

@@ -17,6 +17,7 @@ import (
 // They must be quick and safe for concurrent use. A nil one is left out.
 type Gauges struct {
 	Tunnels       func() int    // connectors' connections
+	Origins       func() int    // services that they publish
 	Streams       func() int    // connections to origins inside the tunnels
 	Connections   func() int    // SSH clients
 	PendingLogins func() int    // sign-ins that wait for somebody
@@ -104,6 +105,7 @@ func (m *Metrics) registerGauges(g Gauges) {
 		read       func() int
 	}{
 		{"sshgate_tunnels", "Connections of connectors.", g.Tunnels},
+		{"sshgate_origins", "Services of origins that connectors publish.", g.Origins},
 		{"sshgate_tunnel_streams", "Connections to origins inside the tunnels.", g.Streams},
 		{"sshgate_connections", "Connections of SSH clients.", g.Connections},
 		{"sshgate_logins_pending", "Sign-ins that wait for somebody.", g.PendingLogins},
@@ -152,7 +154,7 @@ func (m *Metrics) Write(e sshgate.Event) error {
 func channelLabel(c sshgate.Channel) string {
 	switch c {
 	case sshgate.ChannelSession, sshgate.ChannelForward, sshgate.ChannelUnix, sshgate.ChannelListen,
-		sshgate.ChannelEndToEnd, sshgate.ChannelAgent, sshgate.ChannelX11:
+		sshgate.ChannelEndToEnd, sshgate.ChannelTCP, sshgate.ChannelAgent, sshgate.ChannelX11:
 		return string(c)
 	}
 	return "other"
