@@ -107,8 +107,17 @@ type tlsStream struct {
 	request   string
 }
 
-func (s *tlsStream) Read(p []byte) (int, error) { return s.readAhead.Read(p) }
-func (s *tlsStream) Request() string            { return s.request }
+// Read tells the service's end from that of the connection.
+func (s *tlsStream) Read(p []byte) (int, error) {
+	n, err := s.readAhead.Read(p)
+	if errors.Is(err, io.EOF) && s.NetConn().(*cutConn).ended.Load() {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// Request implements Stream.
+func (s *tlsStream) Request() string { return s.request }
 
 // Close cuts the connection off. Where both directions have ended there is no more
 // to say.

@@ -13,7 +13,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -80,6 +82,8 @@ func (g *Gateway) host() string {
 
 // dial opens a TLS connection for HTTP/1.1, through a proxy where the environment
 // names one.
+//
+// The connection below is a *cutConn, see there.
 func (g *Gateway) dial(ctx context.Context) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -87,12 +91,28 @@ func (g *Gateway) dial(ctx context.Context) (*tls.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, &tls.Config{RootCAs: g.roots, ServerName: g.host(), NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12})
+	conn := tls.Client(&cutConn{Conn: raw}, &tls.Config{RootCAs: g.roots, ServerName: g.host(), NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, g.tlsProblem(err)
 	}
 	return conn, nil
+}
+
+// cutConn is a connection below TLS that knows whether it has ended. crypto/tls says
+// io.EOF for an end without close_notify, too, as long as it is between records. One
+// that it says before this connection has ended is the other end's own word.
+type cutConn struct {
+	net.Conn
+	ended atomic.Bool
+}
+
+func (c *cutConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.ended.Store(true)
+	}
+	return n, err
 }
 
 func (g *Gateway) tlsProblem(err error) *Problem {

@@ -3,6 +3,7 @@ package web
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -98,12 +99,17 @@ func hijack(w http.ResponseWriter) (*tlsStream, error) {
 	return &tlsStream{Conn: secured, unread: buffered.Reader}, nil
 }
 
-// Read returns what was read ahead first.
+// Read returns what was read ahead first. The end of the connection is not the
+// client's end.
 func (s *tlsStream) Read(p []byte) (int, error) {
 	if s.unread != nil && s.unread.Buffered() > 0 {
 		return s.unread.Read(p[:min(len(p), s.unread.Buffered())])
 	}
-	return s.Conn.Read(p)
+	n, err := s.Conn.Read(p)
+	if raw, ok := s.NetConn().(interface{ cut() bool }); ok && errors.Is(err, io.EOF) && raw.cut() {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // Close cuts the connection off. Without the close_notify that tls.Conn's own

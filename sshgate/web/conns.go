@@ -1,8 +1,11 @@
 package web
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 )
 
 // addListener notes a listener that stopAccepting has to close. It returns
@@ -69,7 +72,21 @@ type tracked struct {
 	net.Conn
 	server *Server
 	once   sync.Once
+	ended  atomic.Bool
 }
+
+// Read notes the end. crypto/tls says io.EOF for one without close_notify, too, as
+// long as it is between records; one that it says before this is the client's word.
+func (c *tracked) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.ended.Store(true)
+	}
+	return n, err
+}
+
+// cut tells that the client's connection has ended.
+func (c *tracked) cut() bool { return c.ended.Load() }
 
 func (c *tracked) Close() error {
 	err := c.Conn.Close()
