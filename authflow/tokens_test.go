@@ -332,10 +332,23 @@ func TestFullDiskLocksNobodyOut(t *testing.T) {
 	}
 }
 
+// touchCounter counts what it is asked to write.
+type touchCounter struct {
+	*store.SQLite
+	touches int
+}
+
+func (c *touchCounter) TouchServiceToken(ctx context.Context, id sshgate.ServiceTokenID, at time.Time) error {
+	c.touches++
+	return c.SQLite.TouchServiceToken(ctx, id, at)
+}
+
 // TestUseIsNotedSeldom: within a minute, the store is not asked to write.
 func TestUseIsNotedSeldom(t *testing.T) {
 	b, ctx := newTokenBench(t), t.Context()
 	secret := b.create(t, "st-backup", "backup")
+	counter := &touchCounter{SQLite: b.store}
+	b.cfg.Services = counter
 	start := b.now
 	for _, use := range []struct{ at, noted time.Duration }{{0, 0}, {59 * time.Second, 0}, {61 * time.Second, 61 * time.Second}, {90 * time.Second, 61 * time.Second}} {
 		b.now = start.Add(use.at)
@@ -345,5 +358,8 @@ func TestUseIsNotedSeldom(t *testing.T) {
 		if rec, err := b.store.ServiceToken(ctx, "st-backup"); err != nil || !rec.LastUsedAt.Equal(start.Add(use.noted)) {
 			t.Errorf("after %s: last used %v, %v", use.at, rec.LastUsedAt, err)
 		}
+	}
+	if counter.touches != 2 {
+		t.Errorf("the store was asked to write %d times, want 2", counter.touches)
 	}
 }

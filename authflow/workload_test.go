@@ -283,6 +283,9 @@ func TestWorkloadHostileTokens(t *testing.T) {
 			if len(failure.Error()) > 1000 || len(token) > 40 && strings.Contains(failure.Error(), token) {
 				t.Errorf("the cause quotes the token: %.2000v", failure)
 			}
+			if name == "huge" && !strings.Contains(failure.Error(), "longer than") {
+				t.Errorf("it was read nevertheless: %v", failure)
+			}
 			if id.Subject != "" {
 				t.Errorf("an identity came with the error: %+v", id)
 			}

@@ -164,7 +164,7 @@ func (g *Gateway) checkWorkloadNames(c cursor, path string, names []string) {
 	for i, name := range names {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		known := func(w Workload) bool { return w.Name == name }
-		if name == "" || c.doc.reported(at) || slices.ContainsFunc(g.Workloads, known) {
+		if c.doc.reported(at) || slices.ContainsFunc(g.Workloads, known) {
 			continue
 		}
 		configured := make([]string, len(g.Workloads))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/sshgate/sshgate/authflow"
+	"github.com/sshgate/sshgate/config"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/store"
 )
@@ -101,5 +102,24 @@ func TestTokenNames(t *testing.T) {
 		if got := yamlName(name); got != want {
 			t.Errorf("%s is written %s, want %s", name, got, want)
 		}
+	}
+}
+
+// TestConfiguredWorkloads holds the configuration and what takes it together.
+func TestConfiguredWorkloads(t *testing.T) {
+	dir := t.TempDir()
+	text, err := os.ReadFile(writeTestConfig(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, "workloads: [{name: ci, issuer: https://ci.example.com, claims: {repository: acme/app}}]\n"...)
+	cfg, err := config.ParseGateway(text, dir+"/gateway.yaml", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := authflow.NewWorkloads(authflow.WorkloadsConfig{
+		Workloads: []authflow.WorkloadConfig{authflow.WorkloadConfig(cfg.Workloads[0])},
+	}); err != nil {
+		t.Error(err)
 	}
 }

@@ -240,3 +240,42 @@ func TestLockedFile(t *testing.T) {
 		t.Errorf("write once the lock is free: %v", err)
 	}
 }
+
+// TestUpgrade opens a file from before there were tokens: what it holds stays.
+func TestUpgrade(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := openAt(t, path)
+	if err := errors.Join(s.BindKey(t.Context(), login("SHA256:a")), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, path, `DROP TABLE service_tokens; DROP TABLE access_tokens; DELETE FROM goose_db_version WHERE version_id > 1`)
+	s = openAt(t, path)
+	if _, err := s.KeyLogin(t.Context(), "SHA256:a"); err != nil {
+		t.Error(err)
+	}
+	if all, err := s.ServiceTokens(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
+// TestNoSecretIsKept looks for columns that could hold one: tokens have hashes of
+// 32 bytes, and the tables take nothing longer in their place.
+func TestNoSecretIsKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	openAt(t, path).Close()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, insert := range []string{
+		`INSERT INTO service_tokens (id, name, secret_hash, created_at, expires_at) VALUES ('st-a', 'a', CAST('sgs_secret' AS BLOB), 0, 0)`,
+		`INSERT INTO service_tokens (id, name, secret_hash, created_at, expires_at) VALUES ('st-a', 'a', 'sgs_secret', 0, 0)`,
+		`INSERT INTO service_tokens (id, name, created_at, expires_at) VALUES ('st-a', 'a', 0, 0)`,
+		`INSERT INTO access_tokens (hash, issuer, subject, identity, created_at, expires_at) VALUES (CAST('sga_token' AS BLOB), 'i', 's', '{}', 0, 0)`,
+	} {
+		if _, err := db.ExecContext(t.Context(), insert); err == nil {
+			t.Errorf("taken: %s", insert)
+		}
+	}
+}
