@@ -191,6 +191,13 @@ func (t *Tokens) ServiceKey(ctx context.Context, fingerprint string) (id sshgate
 	return t.service(ctx, rec), rec.ExpiresAt, true, nil
 }
 
+// KeyRegistered tells whether ServiceKey would know the key, good or not. It is no
+// use of it: anybody may ask about a public key.
+func (t *Tokens) KeyRegistered(ctx context.Context, fingerprint string) bool {
+	rec, err := t.cfg.Services.ServiceTokenByKey(ctx, fingerprint)
+	return err == nil && fingerprint != "" && rec.Fingerprint == fingerprint
+}
+
 // over returns why a service token is no longer good; nil when it is.
 func (t *Tokens) over(rec sshgate.ServiceTokenRecord) *Failure {
 	name, cause := printable(rec.Name, maxName), fmt.Errorf("the service token %s", rec.ID)

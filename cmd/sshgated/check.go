@@ -46,9 +46,13 @@ Exit codes: 0 it can be used, 2 it cannot.`,
 	return cmd
 }
 
-// checkKeys reads the keys that the configuration names, as serve would.
+// checkKeys reads the keys that the configuration names, and checks what else serve
+// would stumble over.
 func checkKeys(cfg *config.Gateway) error {
 	if _, err := originAuth(cfg); err != nil {
+		return err
+	}
+	if _, err := newWorkloads(cfg, nil); err != nil {
 		return err
 	}
 	_, err := tunnelCertificate(cfg)

@@ -180,16 +180,31 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 	for _, key := range g.hostKeys {
 		cfg.HostKeys = append(cfg.HostKeys, key.PublicKey())
 	}
-	if len(g.cfg.Workloads) > 0 {
-		list := make([]authflow.WorkloadConfig, len(g.cfg.Workloads))
-		for i, w := range g.cfg.Workloads {
-			list[i] = authflow.WorkloadConfig{Name: w.Name, Issuer: w.Issuer, Audience: w.Audience, Claims: w.Claims}
-		}
-		if cfg.Workloads, err = authflow.NewWorkloads(authflow.WorkloadsConfig{Workloads: list, Log: g.log}); err != nil {
-			return nil, fmt.Errorf("workloads: %w", err)
-		}
+	workloads, err := newWorkloads(g.cfg, g.log)
+	if err != nil {
+		return nil, err
+	}
+	if workloads != nil {
+		cfg.Workloads = workloads
 	}
 	return web.NewAPI(cfg)
+}
+
+// newWorkloads returns what takes the ID tokens of jobs, nil where none are
+// configured.
+func newWorkloads(cfg *config.Gateway, log *slog.Logger) (*authflow.Workloads, error) {
+	if len(cfg.Workloads) == 0 {
+		return nil, nil
+	}
+	list := make([]authflow.WorkloadConfig, len(cfg.Workloads))
+	for i, w := range cfg.Workloads {
+		list[i] = authflow.WorkloadConfig(w)
+	}
+	workloads, err := authflow.NewWorkloads(authflow.WorkloadsConfig{Workloads: list, Log: log})
+	if err != nil {
+		return nil, usageError{fmt.Errorf("workloads: %w", err)}
+	}
+	return workloads, nil
 }
 
 // originAuth reads the key files that the configuration names and returns how

@@ -134,7 +134,8 @@ func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.
 	return nil, &gossh.PartialSuccessError{Next: gossh.ServerAuthCallbacks{
 		PublicKeyCallback: func(meta gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions, error) {
 			fingerprint := gossh.FingerprintSHA256(key)
-			if g, rejection := c.machine(meta, fingerprint); g == nil && rejection == nil && c.remembered(meta, fingerprint) == nil {
+			services := c.srv.cfg.Services
+			if (services == nil || !services.KeyRegistered(c.ctx, fingerprint)) && c.remembered(meta, fingerprint) == nil {
 				return nil, errUnknownKey
 			}
 			return &gossh.Permissions{}, nil

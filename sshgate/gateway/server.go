@@ -45,7 +45,10 @@ type ServiceKeys interface {
 	// ServiceKey returns the machine that the key with this SHA256 fingerprint
 	// stands for, and until when. registered with an error says that the key is
 	// that of a token which is no longer good, and why.
+	// It counts as a use: the key must have been proven.
 	ServiceKey(ctx context.Context, fingerprint string) (id sshgate.Identity, expires time.Time, registered bool, err error)
+	// KeyRegistered tells whether it would know the key, good or not.
+	KeyRegistered(ctx context.Context, fingerprint string) bool
 }
 
 // Tunnel reaches origins through their connectors. *connector.Hub is one.
