@@ -28,6 +28,7 @@ test-unit: deps
 
 ## test-e2e: run the tests of the whole, with real clients and servers
 test-e2e: deps
+	@internal/deps/tool.sh soft >/dev/null || echo 'the git server cannot be built: its tests are skipped' >&2
 	$(GOTEST) -count=1 -timeout 20m ./internal/e2e
 
 ## deps: install what the tests need, where that is possible

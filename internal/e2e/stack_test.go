@@ -44,11 +44,12 @@ type stack struct {
 
 // stackOptions change a stack from its defaults.
 type stackOptions struct {
-	sshd           string // further lines of sshd_config
-	origins        string // the gateway's origins section, and others
-	services       string // further lines of the connector's origins section
-	policy         string // the gateway's policy section
-	ssh            string // further lines of the gateway's ssh section
+	sshd           string   // further lines of sshd_config
+	origins        string   // the gateway's origins section, and others
+	services       string   // further lines of the connector's origins section
+	hostnames      []string // that the connector may publish besides web1
+	policy         string   // the gateway's policy section
+	ssh            string   // further lines of the gateway's ssh section
 	gatewayPrefix  []string
 	deviceLifetime time.Duration
 	logLevel       string // of the gateway; default debug
@@ -79,11 +80,22 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	s.configure(o)
 	write(t, s.path("user_ca.pub"), s.sshgated("ca", "--config", s.path("gateway.yaml")))
 	s.sshd = startSSHD(t, s.path("sshd"), s.path("user_ca.pub"), freePort(t), o.sshd)
-	s.sshgated("connector-cert", "--config", s.path("gateway.yaml"), "--name", "rack1", "--hostname", "web1", "--out", s.path("connector"))
+	names := []string{"connector-cert", "--config", s.path("gateway.yaml"), "--name", "rack1", "--hostname", "web1", "--out", s.path("connector")}
+	for _, name := range o.hostnames {
+		names = append(names, "--hostname", name)
+	}
+	s.sshgated(names...)
 	write(t, s.path("connector/connector.yaml"), fmt.Sprintf(
 		"gateway: 127.0.0.1:%d\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n%s", s.tlsPort, s.sshd.port, o.services))
 	s.startGateway(o.gatewayPrefix...)
 	s.startConnector()
+	eventually(t, "all services are published", 20*time.Second, func() error {
+		got, err := s.metric("sshgate_origins")
+		if want := float64(1 + strings.Count(o.services, "name:")); err == nil && got != want {
+			err = fmt.Errorf("%v services are published, want %v", got, want)
+		}
+		return err
+	})
 	return s
 }
 
@@ -173,13 +185,6 @@ func (s *stack) startConnector() {
 	s.t.Helper()
 	s.connector = start(s.t, sshgateBin, "connector", "run", "--config", s.path("connector/connector.yaml"), "--log-format", "json", "--grace", "1s")
 	s.waitForTunnels(2)
-	eventually(s.t, "the origin is published", 10*time.Second, func() error {
-		got, err := s.metric("sshgate_origins")
-		if err == nil && got < 1 {
-			err = fmt.Errorf("%v services are published", got)
-		}
-		return err
-	})
 }
 
 func (s *stack) waitForTunnels(n int) {

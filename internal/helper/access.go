@@ -2,6 +2,7 @@ package helper
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -147,10 +148,11 @@ func (a *Access) exchange(ctx context.Context) (Credential, error) {
 	err = a.Gateway.call(ctx, http.MethodPost, "/oauth/token", Credential{}, url.Values{
 		"grant_type": {grantExchange}, "client_id": {clientID}, "subject_token_type": {typeJWT}, "subject_token": {idToken},
 	}, &got)
-	if err != nil {
-		return Credential{}, err
+	var p *Problem
+	if errors.As(err, &p) && p.Kind == Broken { // in the words of RFC 6749
+		p.Kind = SignIn
 	}
-	return Credential{Token: got.AccessToken}, nil
+	return Credential{Token: got.AccessToken}, err
 }
 
 func (a *Access) idToken(ctx context.Context) (string, error) {
