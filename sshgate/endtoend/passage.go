@@ -90,31 +90,34 @@ func splice(ctx context.Context, client Stream, origin connector.Conn) (in, out 
 	})
 	defer stop()
 	var fromClient, toClient atomic.Int64
-	var inErr, outErr error
+	var once sync.Once
+	fail := func(cause error) { // what comes after the first failure is its consequence
+		once.Do(func() { err = cause })
+	}
 	var both sync.WaitGroup
 	both.Go(func() {
-		if inErr = Copy(origin, client, &fromClient); inErr == nil {
+		inErr := Copy(origin, client, &fromClient)
+		if inErr == nil {
 			inErr = origin.CloseWrite()
 		}
 		if inErr != nil {
+			fail(inErr)
 			origin.Close()
 		}
 	})
-	if outErr = Copy(client, origin, &toClient); outErr == nil {
+	if outErr := Copy(client, origin, &toClient); outErr == nil {
 		_ = client.CloseWrite() // fails where the client closed first
 	} else {
 		// The tunnel was lost, or the client has left.
+		fail(outErr)
 		_ = client.Close()
 		_ = origin.SetReadDeadline(time.Unix(1, 0))
 	}
 	both.Wait()
-	if outErr == nil {
-		outErr = inErr
-	}
-	if outErr != nil {
+	if err != nil {
 		_ = client.Close()
 	}
-	return fromClient.Load(), toClient.Load(), outErr
+	return fromClient.Load(), toClient.Load(), err
 }
 
 // copyBuffer is x/crypto's largest channel packet: one read, one packet.
