@@ -6,17 +6,10 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 
 	"github.com/coder/websocket"
+	"github.com/sshgate/sshgate/internal/wsstream"
 	"github.com/sshgate/sshgate/sshgate"
-)
-
-const (
-	webSocketProtocol = "sshgate-connect.v1"
-	webSocketEOF      = "EOF"
-	maxMessage        = 64 << 10 // bytes
-	sendSize          = 32 << 10
 )
 
 // connectWebSocket is Connect for networks that let only requests through.
@@ -28,7 +21,7 @@ func (g *Gateway) connectWebSocket(ctx context.Context, c Credential, service ss
 	conn, resp, err := websocket.Dial(bounded, "https://"+g.Address+"/connect/"+string(service.Origin)+"/"+strconv.Itoa(int(service.Port)), &websocket.DialOptions{
 		HTTPClient:   &client,
 		HTTPHeader:   http.Header{"Authorization": {c.header()}, "User-Agent": {"sshgate"}},
-		Subprotocols: []string{webSocketProtocol},
+		Subprotocols: []string{wsstream.Protocol},
 	})
 	if err != nil {
 		if resp != nil && resp.Body != nil {
@@ -43,100 +36,31 @@ func (g *Gateway) connectWebSocket(ctx context.Context, c Credential, service ss
 		}
 		return nil, err
 	}
-	if conn.Subprotocol() != webSocketProtocol {
+	if conn.Subprotocol() != wsstream.Protocol {
 		conn.CloseNow()
-		return nil, errors.New("the other end does not speak " + webSocketProtocol)
+		return nil, errors.New("the other end does not speak " + wsstream.Protocol)
 	}
-	conn.SetReadLimit(maxMessage)
 	ctx, stop := context.WithCancel(ctx)
-	return &messageStream{ctx: ctx, stop: stop, conn: conn, request: printable(resp.Header.Get("Sshgate-Request-Id"))}, nil
+	return &messageStream{
+		Stream: wsstream.New(ctx, conn), stop: stop, conn: conn, request: printable(resp.Header.Get("Sshgate-Request-Id")),
+	}, nil
 }
 
 // messageStream is a WebSocket as a Stream.
 type messageStream struct {
-	ctx     context.Context
+	*wsstream.Stream
 	stop    context.CancelFunc
 	conn    *websocket.Conn
 	request string
-
-	message io.Reader   // the one being read
-	ended   atomic.Bool // the service has ended its direction
 }
 
+// Request implements Stream.
 func (s *messageStream) Request() string { return s.request }
-
-func (s *messageStream) Read(p []byte) (int, error) {
-	for {
-		switch {
-		case s.ended.Load():
-			return 0, io.EOF
-		case s.message == nil:
-			if err := s.next(); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		n, err := s.message.Read(p)
-		if errors.Is(err, io.EOF) {
-			s.message, err = nil, nil
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
-}
-
-// next begins the next message.
-func (s *messageStream) next() error {
-	kind, message, err := s.conn.Reader(s.ctx)
-	if err != nil {
-		return s.cutOff(err)
-	}
-	if kind == websocket.MessageBinary {
-		s.message = message
-		return nil
-	}
-	text, err := io.ReadAll(io.LimitReader(message, int64(len(webSocketEOF))+1))
-	if err != nil {
-		return s.cutOff(err)
-	}
-	if string(text) != webSocketEOF {
-		return errors.New("the gateway has sent a text message other than EOF")
-	}
-	s.ended.Store(true)
-	s.conn.CloseRead(s.ctx) // which goes on to answer pings
-	return nil
-}
-
-// cutOff makes sure that the end of the WebSocket is not taken for the service's.
-func (s *messageStream) cutOff(err error) error {
-	var closed websocket.CloseError
-	if errors.As(err, &closed) && closed.Reason != "" {
-		return errors.New(printable(closed.Reason))
-	}
-	return errors.Join(io.ErrUnexpectedEOF, err)
-}
-
-func (s *messageStream) Write(p []byte) (n int, err error) {
-	for len(p) > 0 {
-		part := p[:min(len(p), sendSize)]
-		if err := s.conn.Write(s.ctx, websocket.MessageBinary, part); err != nil {
-			return n, err
-		}
-		n, p = n+len(part), p[len(part):]
-	}
-	return n, nil
-}
-
-// CloseWrite ends the direction to the service.
-func (s *messageStream) CloseWrite() error {
-	return s.conn.Write(s.ctx, websocket.MessageText, []byte(webSocketEOF))
-}
 
 // Close ends both directions at once.
 func (s *messageStream) Close() error {
 	defer s.stop()
-	if s.ended.Load() {
+	if s.Ended() {
 		return s.conn.Close(websocket.StatusNormalClosure, "")
 	}
 	return s.conn.CloseNow()

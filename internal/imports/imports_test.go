@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 
 	"sshgate/endtoend": {"sshgate", "connector"},
 	"sshgate/gateway":  {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend"},
-	"sshgate/web":      {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend"},
+	"sshgate/web":      {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend", "internal/wsstream"},
 
 	// The origin and the provider of the demo stand for strangers.
 	"internal/devorigin":     nil,
@@ -40,7 +40,8 @@ var mayImport = map[string][]string{
 	"internal/logging":       nil,
 	"internal/oidcprovider":  {"internal/devidp/approve"},
 	"internal/oidcprovider/": nil,
-	"internal/helper":        {"sshgate"},
+	"internal/helper":        {"sshgate", "internal/wsstream"},
+	"internal/wsstream":      nil,
 	"internal/":              {"sshgate", "connector", "internal/logging"},
 
 	"cmd/": {"*"},

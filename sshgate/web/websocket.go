@@ -3,22 +3,17 @@ package web
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/sshgate/sshgate/internal/wsstream"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 )
 
-const (
-	webSocketProtocol = "sshgate-connect.v1"
-	webSocketEOF      = "EOF"            // the text message that ends a direction
-	maxMessage        = 64 << 10         // bytes
-	pingInterval      = 25 * time.Second // below the idle limits of balancers
-)
+// pingInterval is below the idle limits of balancers.
+const pingInterval = 25 * time.Second
 
 // websocket is CONNECT for networks that let only requests through, RFC 6455.
 func (a *API) websocket(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +38,7 @@ func (a *API) websocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Sshgate-Request-Id", string(passage.ID))
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{webSocketProtocol}})
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{wsstream.Protocol}})
 	if err != nil { // and answered
 		passage.Close()
 		return
@@ -53,92 +48,24 @@ func (a *API) websocket(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) carryMessages(ctx context.Context, conn *websocket.Conn, passage *endtoend.Passage) {
 	defer conn.CloseNow()
-	conn.SetReadLimit(maxMessage)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream := &messageStream{ctx: ctx, conn: conn}
+	stream := &messageStream{Stream: wsstream.New(ctx, conn), conn: conn}
 	var pings sync.WaitGroup
 	defer pings.Wait()
 	defer cancel() // before the wait
-	pings.Go(func() { stream.keepAlive() })
+	pings.Go(func() { stream.keepAlive(ctx) })
 	if err := passage.Carry(ctx, stream); err != nil {
 		a.cfg.Log.Debug("an end-to-end connection failed", "request", passage.ID, "err", err)
-		_ = conn.Close(websocket.StatusInternalError, "the connection was lost") // the client may be gone
-		return
+		return // the stream is closed
 	}
 	_ = conn.Close(websocket.StatusNormalClosure, "") // the client may be gone
 }
 
 // messageStream is a WebSocket as an endtoend.Stream.
 type messageStream struct {
-	ctx  context.Context
+	*wsstream.Stream
 	conn *websocket.Conn
-
-	message io.Reader // the one being read
-	ended   bool      // the client has sent EOF
-
-	busy    atomic.Bool  // something was carried since the last tick
-	writing atomic.Int32 // calls of Write under way
-}
-
-func (s *messageStream) Read(p []byte) (int, error) {
-	for {
-		if s.ended {
-			return 0, io.EOF
-		}
-		if s.message == nil {
-			if err := s.next(); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		n, err := s.message.Read(p)
-		s.busy.Store(true)
-		if errors.Is(err, io.EOF) {
-			s.message, err = nil, nil
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
-}
-
-// next begins the next message. The end of the WebSocket is not the end of the
-// client's direction, which EOF is.
-func (s *messageStream) next() error {
-	kind, message, err := s.conn.Reader(s.ctx)
-	if err != nil {
-		return errors.Join(io.ErrUnexpectedEOF, err)
-	}
-	if kind == websocket.MessageBinary {
-		s.message = message
-		return nil
-	}
-	text, err := io.ReadAll(io.LimitReader(message, int64(len(webSocketEOF))+1))
-	if err != nil {
-		return errors.Join(io.ErrUnexpectedEOF, err)
-	}
-	if string(text) != webSocketEOF {
-		return errors.New("the client has sent a text message other than EOF")
-	}
-	s.ended = true
-	s.conn.CloseRead(s.ctx) // which goes on to answer pings
-	return nil
-}
-
-func (s *messageStream) Write(p []byte) (int, error) {
-	s.writing.Add(1)
-	defer s.writing.Add(-1)
-	s.busy.Store(true)
-	if err := s.conn.Write(s.ctx, websocket.MessageBinary, p); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// CloseWrite ends the direction to the client.
-func (s *messageStream) CloseWrite() error {
-	return s.conn.Write(s.ctx, websocket.MessageText, []byte(webSocketEOF))
 }
 
 // Close cuts the connection off, with a status that is no normal end.
@@ -146,26 +73,26 @@ func (s *messageStream) Close() error {
 	return s.conn.Close(websocket.StatusInternalError, "the connection was lost")
 }
 
-// keepAlive pings the client while nothing else is said, until the stream has
-// ended. Not in between: a ping that has to wait for five seconds, as behind a
-// client that reads slowly, ends the connection.
-func (s *messageStream) keepAlive() {
+// keepAlive pings the client while nothing else is said, until ctx is done. Not in
+// between: a ping that has to wait for five seconds, as behind a client that reads
+// slowly, ends the connection.
+func (s *messageStream) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(pingInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if s.busy.Swap(false) || s.writing.Load() > 0 {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(s.ctx, pingInterval)
-			err := s.conn.Ping(ctx)
-			cancel()
-			if err != nil && s.ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
-				return // reading finds it, too
-			}
+		}
+		if !s.Quiet() {
+			continue
+		}
+		bounded, cancel := context.WithTimeout(ctx, pingInterval)
+		err := s.conn.Ping(bounded)
+		cancel()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+			return // reading finds it, too
 		}
 	}
 }
