@@ -47,24 +47,34 @@ func (u *uplink) serve(tunnel context.Context, stream *yamux.Stream) {
 		u.reply(stream, refusalOf(err))
 		return
 	}
-	defer origin.Close()
+	defer func() { u.closeOrigin(origin) }()
 	if !u.reply(stream, nil) {
 		return
 	}
-	s := &splice{stream: stream, origin: origin}
+	s := &splice{stream: stream, origin: origin, lost: u.session.IsClosed, closeOrigin: func() { u.closeOrigin(origin) }}
 	u.onAbort(stream.StreamID(), s.abort)
 	if ctx.Err() != nil {
 		return // aborted, or the tunnel is gone
 	}
 	defer onDone(tunnel, func() {
 		u.close() // before the origin's connection, whose end is passed on as a FIN
-		origin.Close()
+		reset(origin)
 	})()
 	u.agent.served.Add(1)
 	start := time.Now()
 	log.Info("a connection has begun")
 	s.run()
 	log.Info("a connection has ended", "bytes_in", s.in.Load(), "bytes_out", s.out.Load(), "duration", time.Since(start).Round(time.Millisecond))
+}
+
+// closeOrigin ends a connection to an origin. A service must not take what it got for
+// all that there is when the tunnel was lost.
+func (u *uplink) closeOrigin(conn net.Conn) {
+	if u.session.IsClosed() {
+		reset(conn)
+		return
+	}
+	conn.Close()
 }
 
 // take counts the stream in. cancel is what an abort calls until onAbort.

@@ -180,3 +180,30 @@ func TestServicesThatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+// A service that is cut off by the loss of the tunnel must not take what it got
+// until then for all that there is.
+func TestLostTunnelResetsTheService(t *testing.T) {
+	g := startGateway(t)
+	ends := make(chan error, 1)
+	o := startOrigin(t, func(conn *net.TCPConn) {
+		_, err := io.Copy(io.Discard, conn)
+		ends <- err
+	})
+	a := g.startAgent([]Origin{{Name: "db1", Port: 5432, Address: o.addr}})
+	a.waitReady(t)
+	g.waitFor(sshgate.EventOriginUp, "db1")
+	conn, err := g.dialPort("db1", 5432)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("half of it")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the service has it", func() bool { return o.accepted.Load() == 1 })
+	g.stop()
+	if err := <-ends; err == nil {
+		t.Error("the service read a clean end")
+	}
+}

@@ -22,8 +22,13 @@ const abortGrace = 10 * time.Second
 // splice joins a stream of the tunnel with a connection to an origin. Each
 // direction ends on its own.
 type splice struct {
-	stream  *yamux.Stream
-	origin  net.Conn
+	stream *yamux.Stream
+	origin net.Conn
+	// lost tells that the tunnel has ended, and closeOrigin ends the connection to
+	// the origin accordingly.
+	lost        func() bool
+	closeOrigin func()
+
 	in, out atomic.Int64 // bytes to the origin, and from it
 	aborted atomic.Bool
 }
@@ -35,7 +40,7 @@ func (s *splice) run() {
 	up.Go(s.fromOrigin)
 	s.toOrigin()
 	up.Wait()
-	s.origin.Close()
+	s.closeOrigin()
 }
 
 // abort ends the direction that the gateway has stopped reading. What it wrote
@@ -51,12 +56,16 @@ func (s *splice) fromOrigin() {
 	err := transfer(s.stream, s.origin, &s.out)
 	_ = s.stream.Close() // fails with the session only
 	if err != nil && !s.aborted.Load() {
-		s.origin.Close() // it is broken in both directions
+		s.closeOrigin() // it is broken in both directions
 	}
 }
 
 func (s *splice) toOrigin() {
 	err := transfer(s.origin, s.stream, &s.in)
+	if s.lost() { // yamux says EOF for that, too
+		s.closeOrigin()
+		return
+	}
 	if err == nil {
 		closeWrite(s.origin)
 		return
@@ -64,6 +73,15 @@ func (s *splice) toOrigin() {
 	// The origin takes no more. What it has sent is still on its way back; the
 	// gateway learns from the end of that, so let it not block on a full window.
 	_, _ = io.Copy(io.Discard, s.stream) // until its end or the session's
+}
+
+// reset ends a connection so that the other end sees it was cut off, where the
+// network has such a thing: unix sockets do not.
+func reset(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // fails only on a closed connection
+	}
+	conn.Close()
 }
 
 func closeWrite(conn net.Conn) {

@@ -63,6 +63,7 @@ func TestKilledConnectorEndsSessionsAndComesBack(t *testing.T) {
 		t.Errorf("without a connector: %+v", r)
 	}
 	s.startConnector()
+	s.waitForOrigins(1)
 	must(t, c.ssh("gate", "true"))
 }
 
@@ -76,6 +77,7 @@ func TestKilledGatewayComesBackWithItsSignIns(t *testing.T) {
 	begin := time.Now()
 	s.startGateway()
 	s.waitForTunnels(2)
+	s.waitForOrigins(1)
 	t.Logf("both tunnels were back after %s", time.Since(begin).Round(time.Millisecond))
 	if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "echo back")); r.stdout != "back\n" {
 		t.Errorf("the key was forgotten: %+v", r)
@@ -204,6 +206,7 @@ func TestChangedHostKeyIsRefused(t *testing.T) {
 	s.sshgated("hostkeys", "forget", "--config", s.path("gateway.yaml"), "web1")
 	s.connector.stop(syscall.SIGTERM)
 	s.startConnector()
+	s.waitForOrigins(1)
 	must(t, c.ssh("gate", "true"))
 }
 

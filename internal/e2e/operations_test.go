@@ -257,6 +257,7 @@ func TestNotReadyWithoutTheProvider(t *testing.T) {
 	}
 	// Who has signed in before gets in, and others are told.
 	s.waitForTunnels(2)
+	s.waitForOrigins(1)
 	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
 	if r := run1(t, s.newClient(t).ssh("gate", "true")); r.code != 255 || !strings.Contains(r.stderr, "the identity provider can't be reached, try again later") {
 		t.Errorf("a new key: %+v", r)
@@ -330,6 +331,7 @@ func TestSignInExpires(t *testing.T) {
 	expiry := s.ageSignIns(50 * time.Second)
 	s.startGateway()
 	s.waitForTunnels(2)
+	s.waitForOrigins(1)
 	// A connection that lasts, to ask for another channel when it is too late.
 	socket := filepath.Join(c.home, "control")
 	must(t, c.ssh("-M", "-S", socket, "-o", "BatchMode=yes", "-o", "ControlPersist=60", "gate", "true"))

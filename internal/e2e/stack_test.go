@@ -89,13 +89,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 		"gateway: 127.0.0.1:%d\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n%s", s.tlsPort, s.sshd.port, o.services))
 	s.startGateway(o.gatewayPrefix...)
 	s.startConnector()
-	eventually(t, "all services are published", 20*time.Second, func() error {
-		got, err := s.metric("sshgate_origins")
-		if want := float64(1 + strings.Count(o.services, "name:")); err == nil && got != want {
-			err = fmt.Errorf("%v services are published, want %v", got, want)
-		}
-		return err
-	})
+	s.waitForOrigins(1 + strings.Count(o.services, "name:"))
 	return s
 }
 
@@ -193,6 +187,19 @@ func (s *stack) waitForTunnels(n int) {
 		got, err := s.metric("sshgate_tunnels")
 		if err == nil && got != float64(n) {
 			err = fmt.Errorf("%v tunnels are up, want %d", got, n)
+		}
+		return err
+	})
+}
+
+// waitForOrigins waits until so many services are published, which comes after the
+// tunnels.
+func (s *stack) waitForOrigins(n int) {
+	s.t.Helper()
+	eventually(s.t, "all services are published", 20*time.Second, func() error {
+		got, err := s.metric("sshgate_origins")
+		if err == nil && got != float64(n) {
+			err = fmt.Errorf("%v services are published, want %d", got, n)
 		}
 		return err
 	})
