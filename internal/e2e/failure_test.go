@@ -199,10 +199,13 @@ func TestChangedHostKeyIsRefused(t *testing.T) {
 	refused("before the connector has noticed")
 	s.connector.stop(syscall.SIGTERM)
 	s.startConnector()
+	eventually(t, "the connector's log says what to do", 20*time.Second, func() error {
+		if !strings.Contains(s.connector.out.String(), "sshgated hostkeys forget web1") {
+			return fmt.Errorf("it does not: %s", s.connector.out)
+		}
+		return nil
+	})
 	refused("after the connector has reported the new keys")
-	if !strings.Contains(s.connector.out.String(), "sshgated hostkeys forget web1") {
-		t.Errorf("the connector's log does not say what to do:\n%s", s.connector.out)
-	}
 	s.sshgated("hostkeys", "forget", "--config", s.path("gateway.yaml"), "web1")
 	s.connector.stop(syscall.SIGTERM)
 	s.startConnector()
