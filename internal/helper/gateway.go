@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -69,7 +70,7 @@ func ParseGateway(s string) (string, error) {
 	if err != nil {
 		host, port = strings.Trim(s, "[]"), "443"
 	}
-	if host == "" || port == "" || strings.ContainsAny(host, "/@? ") {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" || strings.ContainsAny(host, "/@? ") {
 		return "", usage("the gateway %q is not HOST or HOST:PORT, as in gate.example.com", s)
 	}
 	return net.JoinHostPort(strings.ToLower(host), port), nil
