@@ -31,6 +31,8 @@ needed=(
 	"git git"
 	"git-lfs git-lfs"
 	"ansible ansible-core"
+	"dbus-run-session dbus"
+	"gnome-keyring-daemon gnome-keyring"
 	"perl perl-base"
 	"tmux tmux"
 	"xauth xauth"

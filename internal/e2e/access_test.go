@@ -426,3 +426,35 @@ func TestAccessOverALostTunnel(t *testing.T) {
 		t.Errorf("without a connector: %+v", r)
 	}
 }
+
+// TestTokenInTheSystemsKeyring has a real keyring on a real bus.
+func TestTokenInTheSystemsKeyring(t *testing.T) {
+	t.Parallel()
+	need(t, "dbus-run-session", "gnome-keyring-daemon")
+	h := newHelperStack(t, "")
+	c := h.newHelper(t)
+	session := func(args string) *exec.Cmd {
+		cmd := c.run("dbus-run-session", "--", "sh", "-c", "printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null; sshgate access "+args)
+		for i, v := range cmd.Env {
+			if v == "SSHGATE_KEYRING=off" {
+				cmd.Env[i] = "SSHGATE_KEYRING="
+			}
+		}
+		return cmd
+	}
+	if r := c.signInWith(session("login --no-browser"), alice, approveAs(alice)); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if files, _ := filepath.Glob(filepath.Join(c.home, "sshgate config", "*", "token.json")); len(files) > 0 {
+		t.Errorf("the token is in %v", files)
+	}
+	if r := run1(t, session("token --no-login")); r.code != 0 || !strings.HasPrefix(r.stdout, "sga_") {
+		t.Errorf("from the keyring: %+v", r)
+	}
+	if r := run1(t, session("logout")); r.code != 0 || !strings.Contains(r.stdout, "signed out") {
+		t.Errorf("logout: %+v", r)
+	}
+	if r := run1(t, session("token --no-login")); r.code != 4 {
+		t.Errorf("after the logout: %+v", r)
+	}
+}
