@@ -80,7 +80,8 @@ func (g *Gateway) ask(ctx context.Context, conn *tls.Conn, c Credential, service
 		}
 		return nil, &swallowedError{err}
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK { // otherwise the body is the stream
+		defer resp.Body.Close()
 		data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is will do
 		if p := readProblem(resp, data); p != nil {
 			return nil, p

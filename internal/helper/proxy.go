@@ -61,7 +61,8 @@ func askProxy(ctx context.Context, conn net.Conn, proxy *url.URL, name, target s
 	if err != nil {
 		return nil, broken(err)
 	}
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK { // otherwise the body is the connection
+		resp.Body.Close()
 		next := "ask whoever runs the proxy"
 		if resp.StatusCode == http.StatusProxyAuthRequired {
 			next = "put user and password into HTTPS_PROXY, as in http://user:password@proxy:3128"

@@ -25,6 +25,7 @@ func (g *Gateway) connectWebSocket(ctx context.Context, c Credential, service ss
 	})
 	if err != nil {
 		if resp != nil && resp.Body != nil {
+			defer resp.Body.Close()
 			data, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what there is will do
 			if p := readProblem(resp, data); p != nil {
 				return nil, p
@@ -37,7 +38,7 @@ func (g *Gateway) connectWebSocket(ctx context.Context, c Credential, service ss
 		return nil, err
 	}
 	if conn.Subprotocol() != wsstream.Protocol {
-		conn.CloseNow()
+		_ = conn.CloseNow() // it is of no use
 		return nil, errors.New("the other end does not speak " + wsstream.Protocol)
 	}
 	ctx, stop := context.WithCancel(ctx)

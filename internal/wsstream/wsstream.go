@@ -93,7 +93,7 @@ func cutOff(err error) error {
 	if errors.As(err, &closed) && closed.Reason != "" {
 		return fmt.Errorf("the other end gave up: %q", closed.Reason)
 	}
-	return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err) // not wrapped: it may be io.EOF
+	return fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, err.Error()) // not wrapped: it may be io.EOF
 }
 
 // Write sends p in as many messages as it takes.

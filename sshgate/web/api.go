@@ -79,7 +79,8 @@ type API struct {
 	cfg     APIConfig
 	mux     *http.ServeMux
 	devices *devices
-	tries   *tries
+	wrong   *tries // credentials that an address gets wrong
+	signIns *tries // that an address starts
 }
 
 // NewAPI checks the configuration and returns a handler for the TLS port.
@@ -94,7 +95,7 @@ func NewAPI(cfg APIConfig) (*API, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), tries: newTries()}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), wrong: newTries(20, 3*time.Second), signIns: newTries(60, time.Second)}
 	landing := Landing()
 	for _, route := range []struct {
 		pattern string

@@ -67,15 +67,16 @@ func (a *API) authenticate(r *http.Request, status int, headers ...string) (call
 	if !found {
 		return caller{}, &problem{status: status, code: "token_required", text: "sign in first, with: sshgate access login; or show a service token"}
 	}
-	if !a.tries.allowed(addr) {
-		return caller{}, &problem{status: http.StatusTooManyRequests, code: "too_many", text: "too many credentials from this address were refused; wait a minute"}
-	}
 	id, expires, err := a.check(r.Context(), shown)
 	if err != nil {
 		p := ofFailure(err)
 		if p.status == http.StatusUnauthorized {
 			p.status = status
-			a.tries.failed(addr)
+			if !a.wrong.take(addr) {
+				// A good credential of the same address is still taken: behind a NAT or a
+				// balancer many have one.
+				return caller{}, &tooManyWrong
+			}
 			p.request = sshgate.NewRequestID()
 			a.cfg.Events.Record(sshgate.Event{
 				Time: a.cfg.Now(), Kind: sshgate.EventCredential, Request: p.request, ClientAddr: addr, Detail: "refused", Reason: err.Error(),
@@ -91,6 +92,10 @@ func (a *API) check(ctx context.Context, c credential) (sshgate.Identity, time.T
 		return a.cfg.Tokens.Service(ctx, sshgate.ServiceTokenID(c.id), c.secret)
 	}
 	return a.cfg.Tokens.Access(ctx, c.secret)
+}
+
+var tooManyWrong = problem{
+	status: http.StatusTooManyRequests, code: "too_many", text: "too many credentials from this address were refused; wait a minute",
 }
 
 // authenticated serves only callers who are known.

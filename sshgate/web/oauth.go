@@ -64,6 +64,10 @@ func (a *API) deviceAuthorization(w http.ResponseWriter, r *http.Request) {
 		fail(w, *p)
 		return
 	}
+	if !a.signIns.take(remoteAddr(r)) {
+		fail(w, problem{status: http.StatusTooManyRequests, code: "too_many", text: "too many sign-ins were started from this address; wait a minute"})
+		return
+	}
 	ticket, err := a.cfg.SignIns.Join(r.Context(), "")
 	if err != nil {
 		fail(w, ofSignIn(err))
@@ -155,8 +159,8 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, values url.Values
 		return
 	}
 	addr := remoteAddr(r)
-	if !a.tries.allowed(addr) {
-		fail(w, problem{status: http.StatusTooManyRequests, code: "too_many", text: "too many credentials from this address were refused; wait a minute"})
+	if !a.wrong.left(addr) { // before the work of checking it
+		fail(w, tooManyWrong)
 		return
 	}
 	event := sshgate.Event{Time: a.cfg.Now(), Kind: sshgate.EventCredential, Request: sshgate.NewRequestID(), ClientAddr: addr, Detail: "ID token"}
@@ -165,7 +169,7 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, values url.Values
 		p := ofSignIn(err)
 		if p.status == http.StatusBadRequest {
 			p.code = "invalid_grant"
-			a.tries.failed(addr)
+			a.wrong.take(addr)
 		}
 		event.Reason, p.request = err.Error(), event.Request
 		a.cfg.Events.Record(event)

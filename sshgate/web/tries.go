@@ -8,20 +8,21 @@ import (
 	"golang.org/x/time/rate"
 )
 
-const (
-	triesAtOnce  = 20              // credentials that an address may get wrong at once,
-	triesEvery   = 3 * time.Second // and then one in this time
-	maxAddresses = 10_000          // whose failures are counted
-)
+const maxAddresses = 10_000 // that are counted
 
-// tries bounds how many credentials an address gets wrong. A token has 256 bits,
-// so this is about noise and load more than about guessing.
+// tries bounds how often an address may do something: so many times at once, and
+// then once in a while.
 type tries struct {
+	atOnce int
+	every  time.Duration
+
 	mu     sync.Mutex
 	limits map[netip.Addr]*rate.Limiter
 }
 
-func newTries() *tries { return &tries{limits: make(map[netip.Addr]*rate.Limiter)} }
+func newTries(atOnce int, every time.Duration) *tries {
+	return &tries{atOnce: atOnce, every: every, limits: make(map[netip.Addr]*rate.Limiter)}
+}
 
 // network is what counts as one address: a /64 of IPv6 is one customer.
 func network(addr netip.Addr) netip.Addr {
@@ -33,34 +34,36 @@ func network(addr netip.Addr) netip.Addr {
 	return addr
 }
 
-func (t *tries) allowed(addr netip.Addr) bool {
+// left tells whether the address has a try left, without taking it.
+func (t *tries) left(addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	limit := t.limits[network(addr)]
 	return limit == nil || limit.Tokens() >= 1
 }
 
-func (t *tries) failed(addr netip.Addr) {
+// take takes one, and tells whether there was one.
+func (t *tries) take(addr netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	addr = network(addr)
 	limit := t.limits[addr]
 	if limit == nil {
 		t.makeRoom()
-		limit = rate.NewLimiter(rate.Every(triesEvery), triesAtOnce)
+		limit = rate.NewLimiter(rate.Every(t.every), t.atOnce)
 		t.limits[addr] = limit
 	}
-	limit.Allow()
+	return limit.Allow()
 }
 
-// makeRoom forgets the addresses that have nothing to answer for any more, and
+// makeRoom forgets the addresses that have all their tries again, and
 // when there are none of these, any.
 func (t *tries) makeRoom() {
 	if len(t.limits) < maxAddresses {
 		return
 	}
 	for addr, limit := range t.limits {
-		if limit.Tokens() >= triesAtOnce {
+		if limit.Tokens() >= float64(t.atOnce) {
 			delete(t.limits, addr)
 		}
 	}

@@ -47,7 +47,7 @@ func (a *API) websocket(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) carryMessages(ctx context.Context, conn *websocket.Conn, passage *endtoend.Passage) {
-	defer conn.CloseNow()
+	defer func() { _ = conn.CloseNow() }() // closed already, as a rule
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := &messageStream{Stream: wsstream.New(ctx, conn), conn: conn}
