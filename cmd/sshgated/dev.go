@@ -48,7 +48,8 @@ With it, keys, sign-ins and ports are the same at the next start.
 With --json one line is printed when all is up: an object with the addresses, the
 sign-in's issuer and users, origin and login, and the files that were written
 (ssh_config, known_hosts, user_ca, config, env). DIR/env holds the same as
-SSHGATE_DEV_... variables for a shell.`,
+SSHGATE_DEV_... variables for a shell, and what "sshgate access" needs to find this
+gateway.`,
 		Example: `  sshgated dev
   sshgated dev --dir ~/.cache/sshgate-dev --origin ssh://127.0.0.1:22 --login deploy
   sshgated dev --json | jq -r .ssh_command`,
