@@ -194,6 +194,10 @@ func TestBlock(t *testing.T) {
 		if settings["user"] != "deploy" || !strings.Contains(settings["userknownhostsfile"], s.Dir) {
 			t.Errorf("ssh reads %q, %q from\n%s", settings["user"], settings["userknownhostsfile"], text)
 		}
+		itself, err := exec.Command("ssh", "-F", file, "-G", "gate.example.com").Output()
+		if err != nil || strings.Contains(string(itself), "proxycommand") {
+			t.Errorf("the gateway itself is reached by the helper: %v\n%s", err, text)
+		}
 		// What ssh hands to the shell, after it has expanded its tokens.
 		command := strings.NewReplacer("%%", "%", "%h", "web1.example.com").Replace(settings["proxycommand"])
 		words, err := exec.Command("sh", "-c", `printf '%s\n' `+command).Output()

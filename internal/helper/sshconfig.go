@@ -51,6 +51,10 @@ const knownHostsFile = "known_hosts"
 // one was given, so that it works without the environment.
 func (a *Access) Block(c SSHConfig) string {
 	args := " access"
+	hosts := []string{c.Pattern}
+	if pattern, err := sshgate.ParseHostPattern(c.Pattern); err == nil && pattern.Match(sshgate.OriginName(a.Gateway.host())) {
+		hosts = append(hosts, "!"+a.Gateway.host()) // which is no origin, and the way of modes A and B
+	}
 	flags := " --gateway " + a.Gateway.Address
 	if a.opts.CAFile != "" {
 		flags += " --ca-file " + configWord(a.opts.CAFile)
@@ -62,11 +66,11 @@ func (a *Access) Block(c SSHConfig) string {
 		key := a.Place.KeyFile("%h", "%r")
 		// exec is a shell's command line inside of quotes of ssh_config.
 		exec := program + args + " ssh-gen" + flags + " --hostname %h --login %r"
-		fmt.Fprintf(&b, "Match host %s exec \"%s\"\n", c.Pattern, strings.ReplaceAll(exec, `"`, `\"`))
+		fmt.Fprintf(&b, "Match host %s exec \"%s\"\n", strings.Join(hosts, ","), strings.ReplaceAll(exec, `"`, `\"`))
 		fmt.Fprintf(&b, "  IdentityFile \"%s\"\n  CertificateFile \"%s\"\n  IdentitiesOnly yes\n", key, CertificateFile(key))
-		b.WriteString("Match host " + c.Pattern + "\n")
+		b.WriteString("Match host " + strings.Join(hosts, ",") + "\n")
 	} else {
-		fmt.Fprintf(&b, "Host %s\n", c.Pattern)
+		fmt.Fprintf(&b, "Host %s\n", strings.Join(hosts, " "))
 	}
 	fmt.Fprintf(&b, "  ProxyCommand %s%s ssh%s --hostname %%h\n", program, args, flags)
 	if c.User != "" {
