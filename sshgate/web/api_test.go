@@ -511,6 +511,23 @@ func TestConnectTakesHTTP1(t *testing.T) {
 	}
 }
 
+// A connection that is taken over outlasts the time limits of requests.
+func TestConnectOutlastsTimeLimits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes half a minute")
+	}
+	t.Parallel()
+	b := newAPI(t, answering)
+	conn, reader, _ := b.connect("web1:22", b.bearer(person("alice")), "early ")
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+	time.Sleep(31 * time.Second) // longer than a request may take: no event tells
+	_, _ = io.WriteString(conn, "late")
+	_ = conn.CloseWrite()
+	if got, err := io.ReadAll(reader); string(got) != "got early late" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // Guessing is slow, and for who guesses alone.
 func TestManyFailuresFromOneAddress(t *testing.T) {
 	b := newAPI(t, answering)

@@ -22,6 +22,7 @@ const TunnelProtocol = "sshgate-tunnel/1"
 
 const (
 	httpHeaderTimeout = 10 * time.Second
+	httpReadTimeout   = 30 * time.Second // the body included; what is hijacked has none
 	httpIdleTimeout   = 2 * time.Minute
 	httpMaxHeader     = 32 << 10 // bytes
 )
@@ -100,6 +101,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serveHTTP),
 		ReadHeaderTimeout: httpHeaderTimeout,
+		ReadTimeout:       httpReadTimeout,
 		IdleTimeout:       httpIdleTimeout,
 		MaxHeaderBytes:    httpMaxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
