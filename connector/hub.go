@@ -39,6 +39,13 @@ type Registration struct {
 	RemoteAddr netip.AddrPort
 }
 
+// Certificate is the certificate of a connector, which the CA has signed.
+type Certificate struct {
+	Connector string // the common name
+	Serial    string // hexadecimal, lower case
+	Remote    netip.AddrPort
+}
+
 // HubConfig is what a Hub needs.
 type HubConfig struct {
 	// Admit decides whether an origin may be published as reported. Required.
@@ -47,6 +54,11 @@ type HubConfig struct {
 	// it publishes with the same keys stays published. Admit is called
 	// concurrently, with a context that ends after ten seconds.
 	Admit func(ctx context.Context, reg Registration) error
+	// Check decides whether a connector's certificate is still good, when it
+	// connects and at each Recheck. A *Refusal ends the tunnel, or keeps it from
+	// being opened. Any other error means that there is no answer now: then nobody
+	// new is let in, and who is connected stays. Nil lets all in.
+	Check func(ctx context.Context, cert Certificate) error
 	// Events takes origin.up and origin.down events, in order, one at a time.
 	// Nil drops them. It must not call the hub.
 	Events func(sshgate.Event)
@@ -472,6 +484,23 @@ func (h *Hub) Stats() HubStats {
 	}
 	return HubStats{
 		Tunnels: len(h.tunnels), Origins: len(published), Streams: h.streams, Dials: h.dials, DialFailures: h.failures,
+	}
+}
+
+// Recheck has Check look at every tunnel's certificate again and ends those that
+// are refused, with what they carry.
+func (h *Hub) Recheck(ctx context.Context) {
+	if h.cfg.Check == nil {
+		return
+	}
+	h.mu.Lock()
+	tunnels := slices.Collect(maps.Keys(h.tunnels))
+	h.mu.Unlock()
+	for _, t := range tunnels {
+		var refusal *Refusal
+		if err := h.cfg.Check(ctx, t.certificate()); errors.As(err, &refusal) {
+			t.start(func() { t.expel(refusal) })
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ type tunnel struct {
 	names     []string // what permitted was made of, for messages
 	remote    netip.AddrPort
 	expires   time.Time // the connector's certificate
+	serial    string
 	fail      context.CancelCauseFunc
 
 	work sync.WaitGroup // what start started
@@ -80,6 +81,7 @@ func (h *Hub) newTunnel(conn *tls.Conn) (*tunnel, error) {
 		connector: printable(cert.Subject.CommonName, maxConnectorNameForLogs),
 		names:     cert.DNSNames,
 		expires:   cert.NotAfter,
+		serial:    cert.SerialNumber.Text(16),
 	}
 	if t.connector == "" {
 		return nil, errors.New("the connector's certificate has no common name")
@@ -130,6 +132,9 @@ func (t *tunnel) serve(ctx context.Context, cancel context.CancelCauseFunc) (err
 	if err != nil {
 		return err
 	}
+	if refusal == nil {
+		refusal = t.check(ctx)
+	}
 	control, err := t.open(ctx, refusal)
 	if err != nil {
 		return t.cause(ctx, err)
@@ -138,6 +143,38 @@ func (t *tunnel) serve(ctx context.Context, cancel context.CancelCauseFunc) (err
 	err = t.run(ctx, control)
 	t.log.Info("a connector is gone", "cause", err)
 	return err
+}
+
+func (t *tunnel) certificate() Certificate {
+	return Certificate{Connector: t.connector, Serial: t.serial, Remote: t.remote}
+}
+
+// check says why the connector's certificate is not taken, nil where it is.
+func (t *tunnel) check(ctx context.Context) *Refusal {
+	if t.hub.cfg.Check == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, t.timing.admit)
+	defer cancel()
+	err := t.hub.cfg.Check(ctx, t.certificate())
+	var refusal *Refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refusal):
+		return refusal
+	}
+	t.log.Error("a connector's certificate could not be checked", "err", err)
+	return &Refusal{CodeUnavailable, "the gateway cannot check the certificate right now"}
+}
+
+// expel ends a tunnel that is up, at once. Its connector is told why, if it listens.
+func (t *tunnel) expel(refusal *Refusal) {
+	t.log.Warn("a connector is expelled", "code", refusal.Code, "reason", refusal.Reason)
+	limit := time.AfterFunc(t.timing.farewell, func() { t.fail(refusal) })
+	defer limit.Stop()
+	_ = t.send(refusedMessage{Type: typeRefused, Code: refusal.Code, Reason: refusal.Reason}) // it ends either way
+	t.fail(fmt.Errorf("the tunnel was ended: %w", refusal))
 }
 
 // shut makes sure that start starts nothing any more.

@@ -61,3 +61,17 @@ type AccessTokenRecord struct {
 	CreatedAt time.Time
 	ExpiresAt time.Time
 }
+
+// ConnectorRecord is what the gateway keeps of a connector's certificate.
+type ConnectorRecord struct {
+	// Serial is the certificate's serial number, hexadecimal and lower case.
+	Serial string
+	// Connector is the name in the certificate. A connector may have several.
+	Connector string
+	Hostnames []string // patterns that it may publish
+
+	IssuedAt   time.Time
+	ExpiresAt  time.Time
+	RevokedAt  time.Time // zero while it is not
+	LastSeenAt time.Time // accurate to about a minute; zero when it was never used
+}

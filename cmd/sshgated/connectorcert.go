@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,7 +61,16 @@ written to --out, for the directory of the connector's configuration:
 			if err != nil {
 				return err
 			}
-			if err := writeConnectorCert(ca, name, names, time.Duration(days)*24*time.Hour, out, force); err != nil {
+			db, err := cfgFlag.openStore(cmd)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			issued, err := writeConnectorCert(ca, name, names, time.Duration(days)*24*time.Hour, out, force)
+			if err != nil {
+				return err
+			}
+			if err := db.AddConnector(cmd.Context(), issued); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "issued a certificate for connector %s, good for %d days, that may publish %s\nfiles in %s: %s, %s, %s\n",
@@ -96,12 +106,24 @@ func parseHostnames(hostnames []string) ([]string, error) {
 	return names, nil
 }
 
-// writeConnectorCert issues a certificate and writes a connector's three files.
-func writeConnectorCert(ca *connector.CA, name string, hostnames []string, validity time.Duration, dir string, force bool) error {
+// writeConnectorCert issues a certificate and writes a connector's three files. It
+// returns what to note of the certificate.
+func writeConnectorCert(ca *connector.CA, name string, hostnames []string, validity time.Duration, dir string, force bool) (sshgate.ConnectorRecord, error) {
 	certPEM, keyPEM, err := ca.IssueConnector(name, hostnames, validity)
 	if err != nil {
-		return err
+		return sshgate.ConnectorRecord{}, err
 	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return sshgate.ConnectorRecord{}, err
+	}
+	issued := sshgate.ConnectorRecord{
+		Serial: pair.Leaf.SerialNumber.Text(16), Connector: name, Hostnames: hostnames, IssuedAt: time.Now(), ExpiresAt: pair.Leaf.NotAfter,
+	}
+	return issued, writeConnectorFiles(certPEM, keyPEM, ca.CertPEM(), dir, force)
+}
+
+func writeConnectorFiles(certPEM, keyPEM, caPEM []byte, dir string, force bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -112,7 +134,7 @@ func writeConnectorCert(ca *connector.CA, name string, hostnames []string, valid
 	}{
 		{connectorKeyFile, keyPEM, 0o600},
 		{connectorCertFile, certPEM, 0o644},
-		{gatewayCAFile, ca.CertPEM(), 0o644},
+		{gatewayCAFile, caPEM, 0o644},
 	}
 	if !force {
 		for _, f := range files {

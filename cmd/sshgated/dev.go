@@ -225,7 +225,7 @@ func (d *dev) startOrigin(g *gatewayd, start func(string, func(context.Context) 
 // returns it.
 func (d *dev) newConnector(ca *connector.CA, origin string) (*connector.Agent, error) {
 	dir := d.path("connector")
-	if err := writeConnectorCert(ca, "dev", []string{devOrigin}, 365*24*time.Hour, dir, true); err != nil {
+	if _, err := writeConnectorCert(ca, "dev", []string{devOrigin}, 365*24*time.Hour, dir, true); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, "connector.yaml")

@@ -116,7 +116,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
 
 	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
-	if g.hub, err = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Events: g.events.Record, Log: g.log}); err != nil {
+	if g.hub, err = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Check: g.checkConnector, Events: g.events.Record, Log: g.log}); err != nil {
 		return err
 	}
 	if g.ssh, err = g.newSSH(); err != nil {
@@ -324,6 +324,7 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 		parts.Go(func() { stop(web.ServeAdmin(lasting, g.metricsListener, admin)) })
 	}
 	parts.Go(func() { g.cleanUp(lasting) })
+	parts.Go(func() { g.watchRevocations(lasting) })
 
 	<-serving.Done()
 	stopping()

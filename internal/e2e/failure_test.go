@@ -276,3 +276,40 @@ func TestCertificateSaysWho(t *testing.T) {
 	}
 	t.Errorf("sshd's log does not name alice and the session:\n%s", tail(s.sshd.out.String(), 3000))
 }
+
+// TestRevokedConnector: what is revoked while it is up is out within a second, and
+// is told why when it comes back.
+func TestRevokedConnector(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{})
+	c := s.signedIn(t)
+	config := []string{"--config", s.path("gateway.yaml")}
+	list := s.sshgated(append([]string{"connector", "list"}, config...)...)
+	if !strings.Contains(list, "rack1") || !strings.Contains(list, "good") {
+		t.Errorf("the list:\n%s", list)
+	}
+	session, stderr := c.longSession()
+	begin := time.Now()
+	s.sshgated(append([]string{"connector", "revoke", "rack1"}, config...)...)
+	endsWith255(t, session, stderr, "the connection to web1 was lost", 15*time.Second)
+	t.Logf("the session ended %s after the command", time.Since(begin).Round(time.Millisecond))
+	eventually(t, "the connector's log says why", 20*time.Second, func() error {
+		if !strings.Contains(s.connector.out.String(), "was revoked on") {
+			return fmt.Errorf("it does not: %s", s.connector.out)
+		}
+		return nil
+	})
+	if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true")); r.code != 255 || !strings.Contains(r.stderr, "web1 is offline") {
+		t.Errorf("afterwards: %+v", r)
+	}
+	if events := s.events(t, "credential"); len(events) == 0 || events[0]["identity"] != "connector rack1" || events[0]["level"] != "warn" {
+		t.Errorf("events: %v", events)
+	}
+	if list := s.sshgated(append([]string{"connector", "list", "--all"}, config...)...); !strings.Contains(list, "revoked") {
+		t.Errorf("the list:\n%s", list)
+	}
+	// Another certificate lets it in again.
+	s.sshgated(append([]string{"connector-cert", "--name", "rack1", "--hostname", "web1", "--out", s.path("connector"), "--force"}, config...)...)
+	s.waitForOrigins(1)
+	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
+}

@@ -38,6 +38,12 @@ type Store interface {
 	ServiceTokens(context.Context) ([]sshgate.ServiceTokenRecord, error)
 	RotateServiceToken(context.Context, sshgate.ServiceTokenID, store.Rotation) error
 	RevokeServiceToken(ctx context.Context, id sshgate.ServiceTokenID, at time.Time) error
+	AddConnector(context.Context, sshgate.ConnectorRecord) error
+	Connector(ctx context.Context, serial string) (sshgate.ConnectorRecord, error)
+	Connectors(context.Context) ([]sshgate.ConnectorRecord, error)
+	RevokeConnectors(ctx context.Context, nameOrSerial string, at time.Time) (int, error)
+	ConnectorRevocations(context.Context) (int, error)
+	TouchConnector(ctx context.Context, serial string, at time.Time) error
 	TouchServiceToken(ctx context.Context, id sshgate.ServiceTokenID, at time.Time) error
 
 	PutAccessToken(context.Context, sshgate.AccessTokenRecord) error
@@ -76,6 +82,8 @@ func Run(t *testing.T, newState func(t *testing.T) State) {
 		{"ServiceTokenRevocation", testServiceTokenRevocation},
 		{"ServiceTokenTouch", testServiceTokenTouch},
 		{"ServiceTokenRace", testServiceTokenRace},
+		{"Connectors", testConnectors},
+		{"ConnectorRevocation", testConnectorRevocation},
 		{"AccessTokens", testAccessTokens},
 		{"AccessTokenRefused", testAccessTokenRefused},
 		{"AccessTokenSweep", testAccessTokenSweep},

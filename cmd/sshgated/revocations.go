@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/sshgate"
+)
+
+// revocationInterval is how often the running gateway looks whether a command has
+// revoked a certificate: within a second it is out.
+const revocationInterval = 500 * time.Millisecond
+
+// checkConnector is the hub's Check. A certificate of which nothing is known was
+// issued before they were noted; the CA has signed it.
+func (g *gatewayd) checkConnector(ctx context.Context, cert connector.Certificate) error {
+	rec, err := g.store.Connector(ctx, cert.Serial)
+	switch {
+	case errors.Is(err, sshgate.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case rec.RevokedAt.IsZero():
+		if err := g.store.TouchConnector(ctx, cert.Serial, time.Now()); err != nil {
+			g.log.Warn("a connector's visit could not be noted", "connector", cert.Connector, "err", err)
+		}
+		return nil
+	}
+	reason := fmt.Sprintf("the certificate %s was revoked on %s; have the gateway's operator issue another", cert.Serial, rec.RevokedAt.UTC().Format("2006-01-02 15:04 UTC"))
+	g.events.Record(sshgate.Event{
+		Time: time.Now(), Kind: sshgate.EventCredential, Identity: "connector " + cert.Connector, ClientAddr: cert.Remote.Addr(),
+		Detail: "connector certificate", Reason: reason,
+	})
+	return &connector.Refusal{Code: connector.CodeNotPermitted, Reason: reason}
+}
+
+// watchRevocations ends the tunnels of certificates that are revoked while they are
+// up.
+func (g *gatewayd) watchRevocations(ctx context.Context) {
+	tick := time.NewTicker(revocationInterval)
+	defer tick.Stop()
+	known := -1
+	for {
+		n, err := g.store.ConnectorRevocations(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			g.log.Error("revoked certificates could not be looked up", "err", err)
+		case err == nil && n != known:
+			g.hub.Recheck(ctx)
+			known = n
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
