@@ -82,12 +82,11 @@ const (
 // Agent is the origins' end of the tunnels. Make one with NewAgent, then call
 // Run.
 type Agent struct {
-	cfg     AgentConfig
-	log     *slog.Logger
-	timing  timing
-	tls     *tls.Config
-	origins map[sshgate.Endpoint]Origin
-	keys    *hostKeys
+	cfg    AgentConfig
+	log    *slog.Logger
+	timing timing
+	tls    *tls.Config
+	keys   *hostKeys
 
 	ready     chan struct{} // closed at the first registration
 	readyOnce sync.Once
@@ -102,9 +101,12 @@ type Agent struct {
 	streams   atomic.Int64
 	served    atomic.Uint64
 
-	mu      sync.Mutex
-	running bool
-	refused map[sshgate.Endpoint]Refusal // what the log was told last
+	mu       sync.Mutex // guards what follows
+	running  bool
+	origins  map[sshgate.Endpoint]Origin
+	watching map[sshgate.Endpoint]context.CancelFunc // host keys, while Run runs
+	watch    func(Origin) context.CancelFunc         // nil unless Run runs
+	refused  map[sshgate.Endpoint]Refusal            // what the log was told last
 }
 
 // NewAgent checks the configuration. Nothing is dialled before Run.
@@ -137,15 +139,16 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		cfg.DialOrigin = (&net.Dialer{}).DialContext
 	}
 	a := &Agent{
-		cfg:     cfg,
-		log:     orDiscard(cfg.Log),
-		timing:  defaultTiming(),
-		tls:     tlsConfig,
-		origins: origins,
-		keys:    newHostKeys(cfg.Origins),
-		ready:   make(chan struct{}),
-		done:    make(chan struct{}),
-		refused: make(map[sshgate.Endpoint]Refusal),
+		cfg:      cfg,
+		log:      orDiscard(cfg.Log),
+		timing:   defaultTiming(),
+		tls:      tlsConfig,
+		origins:  origins,
+		keys:     newHostKeys(cfg.Origins),
+		watching: make(map[sshgate.Endpoint]context.CancelFunc),
+		ready:    make(chan struct{}),
+		done:     make(chan struct{}),
+		refused:  make(map[sshgate.Endpoint]Refusal),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	return a, nil
@@ -231,23 +234,65 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.New("connector: the agent runs already")
 	}
 	a.running, a.cancel = true, cancel
+	var scans sync.WaitGroup
+	slots := make(chan struct{}, maxConcurrentScans)
+	a.watch = func(o Origin) context.CancelFunc {
+		watching, stop := context.WithCancel(ctx)
+		scans.Go(func() { a.watchHostKeys(watching, o, slots) })
+		return stop
+	}
+	for service, o := range a.origins {
+		if o.isSSH() {
+			a.watching[service] = a.watch(o)
+		}
+	}
 	a.mu.Unlock()
 	defer close(a.done)
 
-	var scans sync.WaitGroup
-	slots := make(chan struct{}, maxConcurrentScans)
-	for _, o := range a.cfg.Origins {
-		if o.isSSH() {
-			scans.Go(func() { a.watchHostKeys(ctx, o, slots) })
-		}
-	}
 	for n := range a.cfg.Connections {
 		a.tunnels.Go(func() { a.keepConnected(ctx, n) })
 	}
 	a.tunnels.Wait()
+	a.mu.Lock()
+	a.watch = nil
+	a.mu.Unlock()
 	cancel(errStopped)
 	scans.Wait()
 	return nil
+}
+
+// SetOrigins replaces what the agent publishes. Connections that are open go on. An
+// error says what is wrong with the list, and changes nothing.
+func (a *Agent) SetOrigins(list []Origin) error {
+	origins, err := checkOrigins(list)
+	if err != nil {
+		return fmt.Errorf("connector: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for service, stop := range a.watching {
+		if origins[service] != a.origins[service] {
+			stop()
+			delete(a.watching, service)
+			a.keys.forget(service.Origin)
+		}
+	}
+	a.origins = origins
+	for service, o := range origins {
+		if _, watched := a.watching[service]; !watched && o.isSSH() && a.watch != nil {
+			a.watching[service] = a.watch(o)
+		}
+	}
+	a.keys.publish(list)
+	return nil
+}
+
+// origin returns what the configuration has of the service.
+func (a *Agent) origin(service sshgate.Endpoint) (Origin, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o, ok := a.origins[service]
+	return o, ok
 }
 
 // Shutdown has the agent stop: the gateway dials nothing more through it, and

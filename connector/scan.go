@@ -12,10 +12,10 @@ import (
 
 // hostKeys is what an agent knows of its origins' host keys.
 type hostKeys struct {
-	order   []sshgate.Endpoint
 	scanned chan struct{} // closed when each SSH server was looked at once
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
+	order   []sshgate.Endpoint
 	keys    map[sshgate.OriginName][]string
 	pending map[sshgate.OriginName]bool // not looked at yet
 	changed chan struct{}               // closed, and replaced, at each change
@@ -40,6 +40,42 @@ func newHostKeys(origins []Origin) *hostKeys {
 	return k
 }
 
+// publish replaces what to register.
+func (k *hostKeys) publish(origins []Origin) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.order = nil
+	for _, o := range origins {
+		k.order = append(k.order, o.endpoint())
+	}
+	k.change()
+}
+
+// forget drops what is known of an origin's keys.
+func (k *hostKeys) forget(name sshgate.OriginName) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.keys, name)
+	k.looked(name)
+}
+
+// looked notes that an origin was looked at, or never will be. The caller holds mu.
+func (k *hostKeys) looked(name sshgate.OriginName) {
+	if !k.pending[name] {
+		return
+	}
+	delete(k.pending, name)
+	if len(k.pending) == 0 {
+		close(k.scanned)
+	}
+}
+
+// change wakes those who registered what is no longer true. The caller holds mu.
+func (k *hostKeys) change() {
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
 // current returns what to register, and a channel that is closed when that is
 // no longer true.
 func (k *hostKeys) current() ([]wireOrigin, <-chan struct{}) {
@@ -59,21 +95,18 @@ func (k *hostKeys) current() ([]wireOrigin, <-chan struct{}) {
 
 // update notes the outcome of a scan. Without keys the last ones stay: an SSH
 // server that is down has not changed them. It tells whether they changed.
-func (k *hostKeys) update(name sshgate.OriginName, keys []string) bool {
+func (k *hostKeys) update(ctx context.Context, name sshgate.OriginName, keys []string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.pending[name] {
-		delete(k.pending, name)
-		if len(k.pending) == 0 {
-			close(k.scanned)
-		}
+	if ctx.Err() != nil {
+		return false // of an address that is no longer the origin's
 	}
+	k.looked(name)
 	if keys == nil || slices.Equal(keys, k.keys[name]) {
 		return false
 	}
 	k.keys[name] = keys
-	close(k.changed)
-	k.changed = make(chan struct{})
+	k.change()
 	return true
 }
 
@@ -96,7 +129,7 @@ func (a *Agent) watchHostKeys(ctx context.Context, o Origin, slots chan struct{}
 		}
 		// Several connectors started together should not stay in step.
 		wait := a.timing.rescan - time.Duration(rand.Int64N(int64(a.timing.rescan)/10+1))
-		changed := a.keys.update(o.Name, slices.DeleteFunc(keys, func(key string) bool { return len(key) > maxHostKey }))
+		changed := a.keys.update(ctx, o.Name, slices.DeleteFunc(keys, func(key string) bool { return len(key) > maxHostKey }))
 		switch {
 		case err != nil:
 			wait = retry.NextBackOff()

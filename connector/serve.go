@@ -125,7 +125,7 @@ func (a *Agent) dialOrigin(ctx context.Context, header dialHeader) (net.Conn, er
 	if err != nil {
 		return nil, &Refusal{CodeBadRequest, "the origin's name is not valid"}
 	}
-	origin, ok := a.origins[service]
+	origin, ok := a.origin(service)
 	if !ok {
 		return nil, &Refusal{CodeUnknownOrigin, "the connector does not have that origin"}
 	}

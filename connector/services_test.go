@@ -2,13 +2,16 @@ package connector
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/sshgate/sshgate/sshgate"
+	"golang.org/x/crypto/ssh"
 )
 
 func (g *gateway) dialPort(name sshgate.OriginName, port uint16) (Conn, error) {
@@ -205,5 +208,69 @@ func TestLostTunnelResetsTheService(t *testing.T) {
 	g.stop()
 	if err := <-ends; err == nil {
 		t.Error("the service read a clean end")
+	}
+}
+
+// What an agent publishes can be replaced while it runs; what is open goes on.
+func TestSetOrigins(t *testing.T) {
+	g := startGateway(t)
+	first, second := startOrigin(t, answering("first")), startOrigin(t, answering("second"))
+	a := g.startAgent([]Origin{{Name: "web1", Port: 5432, Address: first.addr}, {Name: "web2", Port: 1, Address: first.addr}})
+	a.waitReady(t)
+	g.waitFor(sshgate.EventOriginUp, "web2")
+	open, err := g.dialPort("web1", 5432)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range [][]Origin{nil, {{Name: "web1", Address: "nonsense"}}, {{Name: "a", Port: 1, Address: "h:1"}, {Name: "a", Port: 1, Address: "h:2"}}} {
+		if err := a.SetOrigins(bad); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+	if err := a.SetOrigins([]Origin{{Name: "web1", Port: 5432, Address: second.addr}}); err != nil {
+		t.Fatal(err)
+	}
+	g.waitFor(sshgate.EventOriginDown, "web2")
+	moved, err := g.dialPort("web1", 5432)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := question(t, moved, "q"); got != "second got q" {
+		t.Errorf("after the change: %q", got)
+	}
+	if got := question(t, open, "q"); got != "first got q" {
+		t.Errorf("what was open: %q", got)
+	}
+}
+
+// The keys of an SSH server that was replaced are not reported for the next.
+func TestSetOriginsLooksAtKeysAnew(t *testing.T) {
+	reports := make(chan Registration, 100)
+	g := startGateway(t, func(cfg *HubConfig, _ *timing) {
+		cfg.Admit = func(_ context.Context, reg Registration) error {
+			reports <- reg
+			return nil
+		}
+	})
+	old, fresh := newSigner(t, "ed25519"), newSigner(t, "ed25519")
+	was, is := startSSHD(t, "127.0.0.1:0", old), startSSHD(t, "127.0.0.1:0", fresh)
+	waitForKey := func(signer ssh.Signer) {
+		t.Helper()
+		for reg := range reports {
+			if slices.Equal(reg.HostKeys, []string{hostKeyLine(signer.PublicKey())}) {
+				return
+			}
+		}
+	}
+	a := g.startAgent([]Origin{{Name: "web1", Address: was.addr}})
+	waitForKey(old)
+	if err := a.SetOrigins([]Origin{{Name: "web1", Address: is.addr}}); err != nil {
+		t.Fatal(err)
+	}
+	waitForKey(fresh)
+	for len(reports) > 0 {
+		if reg := <-reports; slices.Contains(reg.HostKeys, hostKeyLine(old.PublicKey())) {
+			t.Error("the old key was reported again")
+		}
 	}
 }

@@ -33,8 +33,9 @@ func newConnectorCheck() *cobra.Command {
 	var flags connectorFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "check",
-		Short: "Check the configuration, the certificate and the origins",
+		Use:     "check",
+		Aliases: []string{"validate"},
+		Short:   "Check the configuration, the certificate and the origins",
 		Long: `Check what "run" needs, without the gateway: that the configuration can be read,
 that the certificate is good and names every origin, and that a server answers at
 each: for ssh:// an SSH server, for others whatever takes a connection. Prints the

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -27,6 +30,10 @@ func newConnectorRun() *cobra.Command {
 running ones go on for up to --grace, and ends with exit code 0. A second signal
 ends it at once. A gateway that is away is tried again without end.
 
+What to publish stands in a file, or in --gateway with --hostname and --url. SIGHUP
+has the file read again: what it publishes then is what counts, and a file with a
+mistake changes nothing. Other settings take a restart.
+
 The certificate is read again for each connection to the gateway, so replacing
 its files renews it. Under systemd (Type=notify) the connector reports ready
 when the first connection is registered.
@@ -34,6 +41,7 @@ when the first connection is registered.
 Exit codes: 0 it was told to stop, 1 it failed, 2 a wrong flag or a configuration
 that cannot be used.`,
 		Example: `  sshgate connector run --config /etc/sshgate/connector.yaml
+  sshgate connector run --gateway gate.example.com --hostname web1.example.com --url ssh://localhost:22
   sshgate connector run --log-level debug --log-format text`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +60,8 @@ that cannot be used.`,
 			if err != nil {
 				return err
 			}
-			return runAgent(cmd.Context(), agent, grace, log)
+			reload := func() { reloadOrigins(agent, &flags, log) }
+			return runAgent(cmd.Context(), agent, grace, reload, log)
 		},
 	}
 	flags.add(cmd)
@@ -92,9 +101,25 @@ func newAgent(cfg *config.Connector, log *slog.Logger) (*connector.Agent, error)
 	return agent, nil
 }
 
+// reloadOrigins has the agent publish what the configuration says now.
+func reloadOrigins(agent *connector.Agent, flags *connectorFlags, log *slog.Logger) {
+	cfg, err := flags.load()
+	if err == nil {
+		err = agent.SetOrigins(origins(cfg))
+	}
+	if err != nil {
+		log.Error("the configuration cannot be used; what was published before stays", "err", err)
+		return
+	}
+	log.Info("the configuration was read again", "origins", len(cfg.Origins))
+}
+
 // runAgent runs the agent until ctx is done and its connections are, too.
-func runAgent(ctx context.Context, agent *connector.Agent, grace time.Duration, log *slog.Logger) error {
+func runAgent(ctx context.Context, agent *connector.Agent, grace time.Duration, reload func(), log *slog.Logger) error {
 	log.Info("the connector starts", "version", programVersion())
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(context.WithoutCancel(ctx)) }() // Shutdown ends it
 	ready := agent.Ready()
@@ -103,6 +128,9 @@ func runAgent(ctx context.Context, agent *connector.Agent, grace time.Duration, 
 		case <-ready:
 			ready = nil // once
 			notify(log, daemon.SdNotifyReady)
+			continue
+		case <-hangup:
+			reload()
 			continue
 		case err := <-ended:
 			return err

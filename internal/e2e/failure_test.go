@@ -313,3 +313,49 @@ func TestRevokedConnector(t *testing.T) {
 	s.waitForOrigins(1)
 	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
 }
+
+// TestConnectorReloads: SIGHUP changes what is published, and a mistake does not.
+func TestConnectorReloads(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{hostnames: []string{"db1"}})
+	file := s.path("connector/connector.yaml")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(text, wants string) {
+		t.Helper()
+		write(t, file, text)
+		if err := s.connector.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the connector says so", 10*time.Second, func() error {
+			if !strings.Contains(s.connector.out.String(), wants) {
+				return fmt.Errorf("it says %s", tail(s.connector.out.String(), 500))
+			}
+			return nil
+		})
+	}
+	reload(string(before)+"  - name: db1\n    url: tcp://127.0.0.1:5432\n", "the configuration was read again")
+	s.waitForOrigins(2)
+	reload(string(before)+"  - nonsense\n", "the configuration cannot be used; what was published before stays")
+	s.waitForOrigins(2)
+	reload(string(before), `"origins":1`)
+	s.waitForOrigins(1)
+	must(t, s.signedIn(t).ssh("-o", "BatchMode=yes", "gate", "true"))
+}
+
+// TestConnectorWithoutAFile has all that it needs on its command line.
+func TestConnectorWithoutAFile(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{})
+	c := s.signedIn(t)
+	s.connector.stop(syscall.SIGTERM)
+	if err := os.Remove(s.path("connector/connector.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	s.connector = start(t, sshgateBin, "connector", "run", "--gateway", fmt.Sprintf("127.0.0.1:%d", s.tlsPort), "--cert-dir", s.path("connector"),
+		"--hostname", "web1", "--url", fmt.Sprintf("ssh://127.0.0.1:%d", s.sshd.port), "--hostname", "web1:9100", "--url", "unix:///run/nothing.sock")
+	s.waitForOrigins(2)
+	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
+}
