@@ -53,28 +53,12 @@ written to --out, for the directory of the connector's configuration:
 			if err != nil {
 				return usageError{err}
 			}
-			cfg, err := cfgFlag.load()
+			issued, err := issueConnectorCert(cmd, &cfgFlag, name, names, time.Duration(days)*24*time.Hour, out, force)
 			if err != nil {
-				return err
-			}
-			ca, err := connector.OpenCA(tunnelCADir(cfg), time.Now)
-			if err != nil {
-				return err
-			}
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			issued, err := writeConnectorCert(ca, name, names, time.Duration(days)*24*time.Hour, out, force)
-			if err != nil {
-				return err
-			}
-			if err := db.AddConnector(cmd.Context(), issued); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "issued a certificate for connector %s, good for %d days, that may publish %s\nfiles in %s: %s, %s, %s\n",
-				name, days, strings.Join(names, ", "), out, connectorCertFile, connectorKeyFile, gatewayCAFile)
+				issued.Connector, days, strings.Join(names, ", "), out, connectorCertFile, connectorKeyFile, gatewayCAFile)
 			return err
 		},
 	}
@@ -86,6 +70,29 @@ written to --out, for the directory of the connector's configuration:
 	cmd.Flags().BoolVar(&force, "force", false, "replace files that exist")
 	_ = cmd.MarkFlagDirname("out")
 	return cmd
+}
+
+// issueConnectorCert issues a certificate and notes it, so that it can be revoked.
+func issueConnectorCert(cmd *cobra.Command, cfgFlag *configFlag, name string, hostnames []string, validity time.Duration, dir string, force bool) (sshgate.ConnectorRecord, error) {
+	none := sshgate.ConnectorRecord{}
+	cfg, err := cfgFlag.load()
+	if err != nil {
+		return none, err
+	}
+	ca, err := connector.OpenCA(tunnelCADir(cfg), time.Now)
+	if err != nil {
+		return none, err
+	}
+	db, err := cfgFlag.openStore(cmd)
+	if err != nil {
+		return none, err
+	}
+	defer db.Close()
+	issued, err := writeConnectorCert(ca, name, hostnames, validity, dir, force)
+	if err != nil {
+		return none, err
+	}
+	return issued, db.AddConnector(cmd.Context(), issued)
 }
 
 // parseHostnames checks what a connector shall be allowed to publish.
