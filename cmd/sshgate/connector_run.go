@@ -15,6 +15,7 @@ import (
 	"github.com/sshgate/sshgate/config"
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/internal/logging"
+	"github.com/sshgate/sshgate/internal/proxydial"
 )
 
 const defaultGrace = 30 * time.Second
@@ -33,6 +34,9 @@ ends it at once. A gateway that is away is tried again without end.
 What to publish stands in a file, or in --gateway with --hostname and --url. SIGHUP
 has the file read again: what it publishes then is what counts, and a file with a
 mistake changes nothing. Other settings take a restart.
+
+The way to the gateway is through HTTPS_PROXY unless NO_PROXY names it; the ways to
+the origins never are.
 
 The certificate is read again for each connection to the gateway, so replacing
 its files renews it. Under systemd (Type=notify) the connector reports ready
@@ -93,6 +97,7 @@ func newAgent(cfg *config.Connector, log *slog.Logger) (*connector.Agent, error)
 		Connections: cfg.Connections,
 		Origins:     origins(cfg),
 		Software:    "sshgate/" + programVersion(),
+		DialGateway: proxydial.New().DialContext,
 		Log:         log,
 	})
 	if err != nil {

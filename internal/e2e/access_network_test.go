@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -89,6 +90,22 @@ func TestAccessThroughACorporateProxy(t *testing.T) {
 	cmd.Stdin = strings.NewReader("q")
 	if r := run1(t, cmd); r.stdout != "got q" || connects.Load() != before {
 		t.Errorf("with NO_PROXY: %+v, %d connections through the proxy", r, connects.Load()-before)
+	}
+}
+
+// TestConnectorThroughACorporateProxy: the connector's way out, too.
+func TestConnectorThroughACorporateProxy(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, stackOptions{})
+	c := s.signedIn(t)
+	s.connector.stop(syscall.SIGTERM)
+	proxy, connects := corporateProxy(t)
+	s.connector = start(t, "env", "HTTPS_PROXY=http://user:pass%20word@"+proxy, sshgateBin, "connector", "run",
+		"--gateway", fmt.Sprintf("gate.test:%d", s.tlsPort), "--cert-dir", s.path("connector"), "--hostname", "web1", "--url", fmt.Sprintf("ssh://127.0.0.1:%d", s.sshd.port))
+	s.waitForOrigins(1)
+	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
+	if connects.Load() == 0 {
+		t.Error("it does not go through the proxy")
 	}
 }
 

@@ -54,7 +54,7 @@ func TestServiceTokenOverHTTPS(t *testing.T) {
 	if r := ask(backup); r.stdout != "got q" || r.stderr != "" || r.code != 0 {
 		t.Fatalf("%+v", r)
 	}
-	c.configure2(t, backup)
+	c.configureFor(t, backup)
 	if r := run1(t, backup.as(c.hssh("-o", "BatchMode=yes", "web1", "echo by token"))); r.stdout != "by token\n" {
 		t.Errorf("ssh: %+v", r)
 	}
@@ -93,8 +93,8 @@ func TestServiceTokenOverHTTPS(t *testing.T) {
 	}
 }
 
-// configure2 is configure for a machine.
-func (c *helperClient) configure2(t *testing.T, k token) {
+// configureFor is configure for a machine.
+func (c *helperClient) configureFor(t *testing.T, k token) {
 	t.Helper()
 	block := must(t, k.as(c.access("ssh-config", "--hostname", "web1")))
 	write(t, c.config, block+fmt.Sprintf("\nHost *\n  User %s\n  IdentityFile %s\n  IdentitiesOnly yes\n  StrictHostKeyChecking yes\n", c.stack.login, c.key))

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/sshgate/sshgate/internal/proxydial"
 	"github.com/sshgate/sshgate/sshgate"
 )
 
@@ -94,7 +95,7 @@ func (g *Gateway) ask(ctx context.Context, conn *tls.Conn, c Credential, service
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, g.callProblem(err)
 	}
-	return &tlsStream{Conn: conn, readAhead: &readAhead{Conn: conn, reader: reader}, request: printable(resp.Header.Get("Sshgate-Request-Id"))}, nil
+	return &tlsStream{Conn: conn, readAhead: &proxydial.ReadAhead{Conn: conn, Reader: reader}, request: printable(resp.Header.Get("Sshgate-Request-Id"))}, nil
 }
 
 // connectTimeout is how long the gateway may take to reach the service: it gives up
@@ -104,7 +105,7 @@ const connectTimeout = 40 * time.Second
 // tlsStream is CONNECT's.
 type tlsStream struct {
 	*tls.Conn
-	readAhead *readAhead
+	readAhead *proxydial.ReadAhead
 	request   string
 }
 

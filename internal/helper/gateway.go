@@ -19,7 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
+	"github.com/sshgate/sshgate/internal/proxydial"
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 type Gateway struct {
 	Address string         // HOST:PORT
 	roots   *x509.CertPool // nil: the system's
-	proxy   func(*url.URL) (*url.URL, error)
+	dialer  *proxydial.Dialer
 	http    *http.Client
 }
 
@@ -44,7 +44,7 @@ func NewGateway(address string, caPEM []byte) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{Address: address, proxy: httpproxy.FromEnvironment().ProxyFunc()}
+	g := &Gateway{Address: address, dialer: proxydial.New()}
 	if len(caPEM) > 0 {
 		g.roots = x509.NewCertPool()
 		if !g.roots.AppendCertsFromPEM(caPEM) {
@@ -137,15 +137,12 @@ func (g *Gateway) tlsProblem(err error) *Problem {
 
 // dialTCP connects to the gateway's port, or to the proxy, which is told to.
 func (g *Gateway) dialTCP(ctx context.Context) (net.Conn, error) {
-	proxy, err := g.Proxy()
-	if err != nil {
-		return nil, err
-	}
-	if proxy != nil {
-		return dialProxy(ctx, proxy, g.Address)
-	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", g.Address)
-	if err != nil {
+	conn, err := g.dialer.DialContext(ctx, "tcp", g.Address)
+	var proxy *proxydial.Error
+	switch {
+	case errors.As(err, &proxy):
+		return nil, &Problem{Kind: Unreachable, Code: "proxy", Text: proxy.Text, Err: proxy.Err, Next: proxy.Next}
+	case err != nil:
 		return nil, &Problem{Kind: Unreachable, Code: "dial", Text: "the gateway " + g.Address + " cannot be reached", Err: err,
 			Next: "check the name and the network, or run: sshgate doctor --gateway " + g.Address}
 	}
@@ -153,13 +150,7 @@ func (g *Gateway) dialTCP(ctx context.Context) (net.Conn, error) {
 }
 
 // Proxy returns the proxy that the environment names for the gateway, or nil.
-func (g *Gateway) Proxy() (*url.URL, error) {
-	proxy, err := g.proxy(&url.URL{Scheme: "https", Host: g.Address})
-	if err != nil {
-		return nil, usage("HTTPS_PROXY cannot be read as a URL") // which may hold a password
-	}
-	return proxy, nil
-}
+func (g *Gateway) Proxy() (*url.URL, error) { return g.dialer.Proxy(g.Address) }
 
 // Credential is what the gateway knows its caller by: an access token, or the ID
 // and the secret of a service token.

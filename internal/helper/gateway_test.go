@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sshgate/sshgate/internal/proxydial"
 	"github.com/sshgate/sshgate/sshgate"
 )
 
@@ -221,7 +222,7 @@ func tlsPair(t *testing.T) (*tlsStream, *tls.Conn) {
 	}
 	other := <-served
 	t.Cleanup(func() { conn.NetConn().Close(); other.NetConn().Close() })
-	return &tlsStream{Conn: conn, readAhead: &readAhead{Conn: conn, reader: bufio.NewReader(conn)}}, other
+	return &tlsStream{Conn: conn, readAhead: &proxydial.ReadAhead{Conn: conn, Reader: bufio.NewReader(conn)}}, other
 }
 
 // The end of the connection is not the end of what it carries.

@@ -40,7 +40,8 @@ var mayImport = map[string][]string{
 	"internal/logging":       nil,
 	"internal/oidcprovider":  {"internal/devidp/approve"},
 	"internal/oidcprovider/": nil,
-	"internal/helper":        {"sshgate", "internal/wsstream"},
+	"internal/helper":        {"sshgate", "internal/proxydial", "internal/wsstream"},
+	"internal/proxydial":     nil,
 	"internal/wsstream":      nil,
 	"internal/":              {"sshgate", "connector", "internal/logging"},
 
