@@ -430,11 +430,17 @@ func TestAccessOverALostTunnel(t *testing.T) {
 // TestTokenInTheSystemsKeyring has a real keyring on a real bus.
 func TestTokenInTheSystemsKeyring(t *testing.T) {
 	t.Parallel()
-	need(t, "dbus-run-session", "gnome-keyring-daemon")
+	need(t, "dbus-run-session", "dbus-send", "gnome-keyring-daemon")
 	h := newHelperStack(t, "")
 	c := h.newHelper(t)
+	// The bus would start another keyring, a locked one, for whoever asks before
+	// this one is there.
+	const unlocked = `printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null
+until dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.NameHasOwner string:org.freedesktop.secrets | grep -q 'boolean true'
+do sleep 0.05; done
+exec sshgate access `
 	session := func(args string) *exec.Cmd {
-		cmd := c.run("dbus-run-session", "--", "sh", "-c", "printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null; sshgate access "+args)
+		cmd := c.run("dbus-run-session", "--", "sh", "-c", unlocked+args)
 		for i, v := range cmd.Env {
 			if v == "SSHGATE_KEYRING=off" {
 				cmd.Env[i] = "SSHGATE_KEYRING="
