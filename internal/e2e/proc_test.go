@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -129,16 +130,26 @@ func eventually(t testing.TB, what string, d time.Duration, ok func() error) {
 	}
 }
 
-// freePort returns a port that was free a moment ago. The kernel hands out
-// others first, so it stays free for the process that is told to use it.
+// lastPort is the port that freePort handed out last.
+var lastPort atomic.Int32
+
+// freePort returns a port that nobody listens on and that it hands out once. It is
+// below those that the kernel gives to whoever asks for any (32768 and up), so that it
+// stays free for the process that is told to use it.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, most = 20_000, 10_000
+	lastPort.CompareAndSwap(0, int32(os.Getpid()%most)) // other runs at the same time
+	for range most {
+		port := first + int(lastPort.Add(1))%most
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 func write(t testing.TB, path, text string) string {

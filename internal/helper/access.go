@@ -38,9 +38,8 @@ type Access struct {
 	Place   *Place
 	Store   *Store
 
-	opts     Options
-	now      func() time.Time
-	hostname string // what the sign-in is for, "" for nothing in particular
+	opts Options
+	now  func() time.Time
 }
 
 // Find returns the access to the gateway that is meant.
@@ -81,9 +80,9 @@ func (a *Access) Machine() bool {
 }
 
 // Credential returns what to show to the gateway: the machine's, the token that is
-// kept, or that of a sign-in, which it asks for. hostname is what it is for.
+// kept, or that of a sign-in, which it asks for. hostname is what it is for, "" for
+// nothing in particular.
 func (a *Access) Credential(ctx context.Context, hostname string) (Credential, error) {
-	a.hostname = hostname
 	switch {
 	case a.opts.ServiceID != "":
 		return Credential{ID: a.opts.ServiceID, Secret: a.opts.ServiceSecret}, nil
@@ -93,7 +92,7 @@ func (a *Access) Credential(ctx context.Context, hostname string) (Credential, e
 	if t := a.Place.Token(); t.good(a.now()) {
 		return Credential{Token: t.Value}, nil
 	}
-	t, err := a.signIn(ctx, "")
+	t, err := a.signIn(ctx, hostname, "")
 	return Credential{Token: t.Value}, err
 }
 
@@ -108,7 +107,7 @@ func (a *Access) Do(ctx context.Context, hostname string, f func(Credential) err
 	if a.Machine() || !isTokenProblem(err) {
 		return err
 	}
-	t, signInErr := a.signIn(ctx, c.Token)
+	t, signInErr := a.signIn(ctx, hostname, c.Token)
 	if signInErr != nil {
 		return signInErr
 	}

@@ -106,6 +106,15 @@ func TestSignInOnceAndAgainWhenNeeded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	var all sync.WaitGroup
+	for range 10 { // one access serves many connections
+		all.Go(func() {
+			if err := ask(a); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 	if n := f.signIns.Load(); n != 1 || !strings.Contains(stderr.String(), "https://idp.test/device") || !strings.Contains(stderr.String(), "AB-CD") {
 		t.Errorf("%d sign-ins; said %s", n, stderr)
 	}

@@ -20,7 +20,7 @@ import (
 
 // signIn returns a token of a sign-in, which processes that need one at the same
 // time share: one asks, the others wait. bad is a token that is no longer good.
-func (a *Access) signIn(ctx context.Context, bad string) (Token, error) {
+func (a *Access) signIn(ctx context.Context, hostname, bad string) (Token, error) {
 	if a.opts.NoLogin {
 		return Token{}, &Problem{Kind: SignIn, Text: "not signed in at " + a.Gateway.Address, Next: "run: sshgate access login --gateway " + a.Gateway.Address}
 	}
@@ -37,7 +37,7 @@ func (a *Access) signIn(ctx context.Context, bad string) (Token, error) {
 	if t := a.Place.Token(); t.good(a.now()) && t.Value != bad {
 		return t, nil // another process has signed in meanwhile
 	}
-	t, err := a.askForSignIn(ctx)
+	t, err := a.askForSignIn(ctx, hostname)
 	if err != nil {
 		return Token{}, err
 	}
@@ -89,11 +89,11 @@ func (d deviceAnswer) url() string {
 }
 
 // askForSignIn shows a person where to sign in and waits until somebody has.
-func (a *Access) askForSignIn(ctx context.Context) (Token, error) {
+func (a *Access) askForSignIn(ctx context.Context, hostname string) (Token, error) {
 	var d deviceAnswer
 	form := url.Values{"client_id": {clientID}}
-	if a.hostname != "" {
-		form.Set("hostname", a.hostname)
+	if hostname != "" {
+		form.Set("hostname", hostname)
 	}
 	if err := a.Gateway.call(ctx, http.MethodPost, "/oauth/device_authorization", Credential{}, form, &d); err != nil {
 		return Token{}, err
