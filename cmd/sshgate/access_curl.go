@@ -31,10 +31,7 @@ is. The credential is handed over on standard input, not on the command line.`,
 			if err != nil {
 				return err
 			}
-			if _, err := whoami(cmd, access); err != nil { // so that a sign-in is not curl's to explain
-				return err
-			}
-			credential, err := access.Credential(cmd.Context(), "")
+			credential, _, err := taken(cmd, access) // so that a sign-in is not curl's to explain
 			if err != nil {
 				return err
 			}
@@ -47,12 +44,7 @@ is. The credential is handed over on standard input, not on the command line.`,
 				user = "bearer:" + credential.Token
 			}
 			config := fmt.Sprintf("proxy = %q\nproxy-user = %q\nproxy-basic\nproxytunnel\nsuppress-connect-headers\n", "https://"+access.Gateway.Address, user)
-			ca, remove, err := access.CAFile()
-			if err != nil {
-				return err
-			}
-			defer remove()
-			if ca != "" {
+			if ca := access.CAFile(); ca != "" {
 				config += fmt.Sprintf("proxy-cacert = %q\n", ca)
 			}
 			run := exec.CommandContext(cmd.Context(), curl, append([]string{"--config", "-", args[0]}, args[1:]...)...)

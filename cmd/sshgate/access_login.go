@@ -26,7 +26,7 @@ default of further commands. A sign-in that is still good is kept.`,
 			if err != nil {
 				return err
 			}
-			me, err := whoami(cmd, access)
+			_, me, err := taken(cmd, access)
 			if err != nil {
 				return err
 			}
@@ -57,10 +57,13 @@ type identity struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-func whoami(cmd *cobra.Command, access *helper.Access) (identity, error) {
-	var me identity
-	err := access.Call(cmd.Context(), http.MethodGet, "/api/v1/whoami", nil, &me)
-	return me, err
+// taken returns a credential that the gateway has just taken, and whose it is.
+func taken(cmd *cobra.Command, access *helper.Access) (credential helper.Credential, me identity, err error) {
+	err = access.Do(cmd.Context(), "", func(c helper.Credential) error {
+		credential = c
+		return access.Gateway.Ask(cmd.Context(), http.MethodGet, "/api/v1/whoami", c, nil, &me)
+	})
+	return credential, me, err
 }
 
 func newAccessLogout() *cobra.Command {
@@ -118,12 +121,8 @@ token is you at this gateway until it expires, or until "sshgate access logout".
 			if err != nil {
 				return err
 			}
-			var me identity
-			var token string
-			err = access.Do(cmd.Context(), "", func(c helper.Credential) error {
-				token = c.Token
-				return access.Gateway.Ask(cmd.Context(), http.MethodGet, "/api/v1/whoami", c, nil, &me)
-			})
+			credential, me, err := taken(cmd, access)
+			token := credential.Token
 			switch {
 			case err != nil:
 				return err

@@ -116,7 +116,7 @@ func (a *Access) Do(ctx context.Context, hostname string, f func(Credential) err
 
 // Call is a request of Do.
 func (a *Access) Call(ctx context.Context, method, path string, body, out any) error {
-	return a.Do(ctx, "", func(c Credential) error { return a.Gateway.call(ctx, method, path, c, body, out) })
+	return a.Do(ctx, "", func(c Credential) error { return a.Gateway.Ask(ctx, method, path, c, body, out) })
 }
 
 const (
@@ -144,7 +144,7 @@ func (a *Access) exchange(ctx context.Context) (Credential, error) {
 		return Credential{}, err
 	}
 	var got tokenAnswer
-	err = a.Gateway.call(ctx, http.MethodPost, "/oauth/token", Credential{}, url.Values{
+	err = a.Gateway.Ask(ctx, http.MethodPost, "/oauth/token", Credential{}, url.Values{
 		"grant_type": {grantExchange}, "client_id": {clientID}, "subject_token_type": {typeJWT}, "subject_token": {idToken},
 	}, &got)
 	var p *Problem
@@ -190,7 +190,7 @@ type GatewayInfo struct {
 // Info asks the gateway for it.
 func (g *Gateway) Info(ctx context.Context) (GatewayInfo, error) {
 	var info GatewayInfo
-	err := g.call(ctx, http.MethodGet, "/api/v1/gateway", Credential{}, nil, &info)
+	err := g.Ask(ctx, http.MethodGet, "/api/v1/gateway", Credential{}, nil, &info)
 	return info, err
 }
 
@@ -203,12 +203,7 @@ func (a *Access) Logout(ctx context.Context) (bool, error) {
 	if err != nil || t.Value == "" {
 		return found, err
 	}
-	return found, a.Gateway.call(ctx, http.MethodPost, "/oauth/revoke", Credential{}, url.Values{"token": {t.Value}, "client_id": {clientID}}, nil)
-}
-
-// Ask is a request with a certain credential.
-func (g *Gateway) Ask(ctx context.Context, method, path string, c Credential, body, out any) error {
-	return g.call(ctx, method, path, c, body, out)
+	return found, a.Gateway.Ask(ctx, http.MethodPost, "/oauth/revoke", Credential{}, url.Values{"token": {t.Value}, "client_id": {clientID}}, nil)
 }
 
 // Others returns the access to every gateway that the store has something of.
@@ -234,15 +229,15 @@ func (a *Access) Others() ([]*Access, error) {
 }
 
 // CAFile returns a file with the CA of the gateway's certificate for other
-// programs, "" where the system's CAs are meant, and what removes it afterwards.
-func (a *Access) CAFile() (file string, remove func(), err error) {
+// programs, "" where the system's CAs are meant.
+func (a *Access) CAFile() string {
 	switch {
 	case a.opts.CAFile != "":
-		return a.opts.CAFile, func() {}, nil
+		return a.opts.CAFile
 	case len(a.Place.CA()) > 0:
-		return filepath.Join(a.Place.dir, caFile), func() {}, nil
+		return filepath.Join(a.Place.dir, caFile)
 	}
-	return "", func() {}, nil
+	return ""
 }
 
 // ReadSecret reads a secret from a file.

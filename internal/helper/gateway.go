@@ -170,9 +170,9 @@ func (c Credential) header() string {
 	return ""
 }
 
-// call makes a request and decodes the answer into out. body is a url.Values for a
+// Ask makes a request and decodes the answer into out. body is a url.Values for a
 // form, nil, or anything else for JSON.
-func (g *Gateway) call(ctx context.Context, method, path string, c Credential, body, out any) error {
+func (g *Gateway) Ask(ctx context.Context, method, path string, c Credential, body, out any) error {
 	req, err := g.request(ctx, method, path, body)
 	if err != nil {
 		return err

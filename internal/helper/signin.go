@@ -95,7 +95,7 @@ func (a *Access) askForSignIn(ctx context.Context, hostname string) (Token, erro
 	if hostname != "" {
 		form.Set("hostname", hostname)
 	}
-	if err := a.Gateway.call(ctx, http.MethodPost, "/oauth/device_authorization", Credential{}, form, &d); err != nil {
+	if err := a.Gateway.Ask(ctx, http.MethodPost, "/oauth/device_authorization", Credential{}, form, &d); err != nil {
 		return Token{}, err
 	}
 	if u, err := url.Parse(d.url()); err != nil || u.Scheme != "https" && u.Scheme != "http" || d.DeviceCode == "" {
@@ -165,7 +165,7 @@ func (a *Access) poll(ctx context.Context, d deviceAnswer) (Token, error) {
 			return Token{}, context.Cause(ctx)
 		}
 		var got tokenAnswer
-		err := a.Gateway.call(ctx, http.MethodPost, "/oauth/token", Credential{}, url.Values{
+		err := a.Gateway.Ask(ctx, http.MethodPost, "/oauth/token", Credential{}, url.Values{
 			"grant_type": {grantDevice}, "client_id": {clientID}, "device_code": {d.DeviceCode},
 		}, &got)
 		var p *Problem

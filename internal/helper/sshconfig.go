@@ -31,7 +31,7 @@ type OriginService struct {
 func (a *Access) Origin(ctx context.Context, service sshgate.Endpoint) (OriginService, error) {
 	var o OriginService
 	err := a.Do(ctx, service.String(), func(c Credential) error {
-		return a.Gateway.call(ctx, http.MethodGet, "/api/v1/origins/"+url.PathEscape(string(service.Origin))+"?port="+strconv.Itoa(int(service.Port)), c, nil, &o)
+		return a.Gateway.Ask(ctx, http.MethodGet, "/api/v1/origins/"+url.PathEscape(string(service.Origin))+"?port="+strconv.Itoa(int(service.Port)), c, nil, &o)
 	})
 	return o, err
 }
