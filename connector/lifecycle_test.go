@@ -305,7 +305,7 @@ type proxy struct {
 	addr string
 
 	mu     sync.Mutex
-	frozen chan struct{} // closed: what passes now stops for good
+	frozen chan struct{} // closed: what passes now stops for good, and nobody new gets through
 	delay  time.Duration // for each 4 KiB towards the gateway
 }
 
@@ -350,6 +350,10 @@ func startProxy(t *testing.T, target string) *proxy {
 			if err != nil {
 				return
 			}
+			if p.isFrozen() {
+				client.Close()
+				continue
+			}
 			server, err := net.Dial("tcp", target)
 			if err != nil {
 				client.Close()
@@ -372,7 +376,24 @@ func (p *proxy) freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	close(p.frozen)
-	p.frozen = make(chan struct{}) // for the connections to come
+}
+
+// thaw lets new connections through; those that were frozen stay so.
+func (p *proxy) thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frozen = make(chan struct{})
+}
+
+func (p *proxy) isFrozen() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.frozen:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *proxy) slow(delay time.Duration) {
@@ -410,7 +431,9 @@ func TestDeadLine(t *testing.T) {
 	if err := <-g.served; !errors.Is(err, errSilent) {
 		t.Errorf("Serve: %v", err)
 	}
+	// Only now may the agent come back: had it been quicker than the hub, the origin would never have been down.
 	g.waitFor(sshgate.EventOriginDown, "web1")
+	p.thaw()
 	g.waitFor(sshgate.EventOriginUp, "web1")
 	eventually(t, "one tunnel", func() bool { return a.Stats().Tunnels == 1 })
 	g.mustDial("web1")
