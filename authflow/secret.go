@@ -16,6 +16,7 @@ import (
 const (
 	accessPrefix = "sga_" // access tokens
 	secretPrefix = "sgs_" // the secrets of service tokens
+	joinPrefix   = "sgj_" // join tokens of connectors
 
 	randomDigits   = 43 // base 62: 256 bits
 	checksumDigits = 6  // base 62: 32 bits
@@ -30,6 +31,15 @@ func NewSecret() (secret string, hash []byte) {
 	secret = newToken(secretPrefix)
 	return secret, hashToken(secret)
 }
+
+// NewJoinToken returns a fresh join token, and its hash, which is what to keep.
+func NewJoinToken() (token string, hash []byte) {
+	token = newToken(joinPrefix)
+	return token, hashToken(token)
+}
+
+// ParseJoinToken checks the form of a join token and returns its hash.
+func ParseJoinToken(token string) ([]byte, error) { return parseToken(joinPrefix, token) }
 
 // newToken returns a fresh random token.
 func newToken(prefix string) string {

@@ -22,6 +22,7 @@ func decodePolicy(dst *sshgate.Policy) func(cursor) {
 		c.object(schema{
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
 			"applications":     list(&dst.Applications, application),
+			"publish":          list(&dst.Publish, publishRule),
 		}, required{"applications": "what no application allows is denied"})
 		c.validate(dst)
 	}
@@ -70,6 +71,18 @@ func rule(dst *sshgate.Rule) func(cursor) {
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
 			"end_to_end":       parsed(&dst.EndToEnd, boolean, ""),
 			"ports":            list(&dst.Ports, port),
+		}, nil)
+	}
+}
+
+func publishRule(dst *sshgate.PublishRule) func(cursor) {
+	return func(c cursor) {
+		c.object(schema{
+			"name":      text(&dst.Name),
+			"include":   list(&dst.Include, selector),
+			"require":   list(&dst.Require, selector),
+			"exclude":   list(&dst.Exclude, selector),
+			"hostnames": list(&dst.Hostnames, hostPattern),
 		}, nil)
 	}
 }

@@ -20,6 +20,8 @@ const (
 	EventOriginUp     EventKind = "origin.up"      // a connector publishes an origin
 	EventOriginDown   EventKind = "origin.down"    // its last connector left
 	EventHostKey      EventKind = "origin.hostkey" // a host key was pinned or refused
+	EventRefused      EventKind = "origin.refused" // a connector may not publish an origin
+	EventEnrolment    EventKind = "enrolment"      // a connector asked to be let in, was let in or renewed, or was not
 	EventCredential   EventKind = "credential"     // a token or a certificate was issued, used for access, refused or revoked
 )
 

@@ -19,6 +19,12 @@ type ServiceTokenID string
 // ServiceTokenPrefix begins every ServiceTokenID, and no service token's name.
 const ServiceTokenPrefix = "st-"
 
+// JoinTokenID names one join token.
+type JoinTokenID string
+
+// NewJoinTokenID returns a fresh random identifier, such as "jt-5k2m9q4xha".
+func NewJoinTokenID() JoinTokenID { return JoinTokenID("jt-" + randomID()) }
+
 // NewRequestID returns a fresh random identifier, such as "r-5k2m9q4xha".
 func NewRequestID() RequestID { return RequestID("r-" + randomID()) }
 

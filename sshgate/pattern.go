@@ -69,3 +69,20 @@ func (p HostPattern) String() string {
 	}
 	return "*." + string(p.name)
 }
+
+// Covers tells whether the pattern stands for every origin that the other one
+// stands for.
+func (p HostPattern) Covers(other HostPattern) bool {
+	switch {
+	case other == HostPattern{}:
+		return false
+	case !other.wildcard:
+		return p.Match(other.name)
+	case !p.wildcard:
+		return false
+	}
+	return p.name == "" || p == other || p.Match(other.name)
+}
+
+// Wildcard tells a pattern of many names from an exact one.
+func (p HostPattern) Wildcard() bool { return p.wildcard }

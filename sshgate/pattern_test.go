@@ -47,6 +47,36 @@ func TestHostPatternMatch(t *testing.T) {
 	}
 }
 
+func TestHostPatternCovers(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, other string
+		want           bool
+	}{
+		{"web1", "web1", true},
+		{"web1", "web2", false},
+		{"web1", "*.web1", false},
+		{"web1", "*", false},
+		{"*.example.com", "a.example.com", true},
+		{"*.example.com", "example.com", false},
+		{"*.example.com", "*.example.com", true},
+		{"*.example.com", "*.lab.example.com", true},
+		{"*.lab.example.com", "*.example.com", false},
+		{"*.example.com", "*.badexample.com", false},
+		{"*.example.com", "*", false},
+		{"*", "*.example.com", true},
+		{"*", "*", true},
+		{"*", "web1", true},
+	} {
+		if got := mustPattern(tt.pattern).Covers(mustPattern(tt.other)); got != tt.want {
+			t.Errorf("%s covers %s: %v, want %v", tt.pattern, tt.other, got, tt.want)
+		}
+	}
+	var zero sshgate.HostPattern
+	if zero.Covers(zero) || zero.Covers(mustPattern("a")) || mustPattern("*").Covers(zero) {
+		t.Error("the zero pattern covers, or is covered")
+	}
+}
+
 func TestHostPatternSpecificity(t *testing.T) {
 	ascending := []string{"*", "*.com", "*.example.com", "*.lab.example.com", "a.lab.example.com"}
 	for i := range ascending[1:] {

@@ -89,6 +89,8 @@ type Policy struct {
 	// SessionDuration holds for applications and rules that set none. Zero
 	// means DefaultSessionDuration.
 	SessionDuration time.Duration
+	// Publish says who may let connectors in, and for which hostnames.
+	Publish []PublishRule
 }
 
 // DefaultSessionDuration is how long a sign-in is good for where nothing else

@@ -2,11 +2,19 @@ package sshgate
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
-// ErrNotFound is how a store says that it has no such entry, or no longer.
-var ErrNotFound = errors.New("not found")
+// How a store says no.
+var (
+	// ErrNotFound says that there is no such entry, or no longer.
+	ErrNotFound = errors.New("not found")
+	// ErrRevoked says that a token or a certificate was revoked, which nothing undoes.
+	ErrRevoked = errors.New("it is revoked")
+	// ErrSpent says that a join token has no use left, has expired or was revoked.
+	ErrSpent = errors.New("the join token is used up, expired or revoked")
+)
 
 // KeyLogin is the memory of a sign-in: whoever proves this SSH key is this
 // identity, until ExpiresAt.
@@ -70,8 +78,70 @@ type ConnectorRecord struct {
 	Connector string
 	Hostnames []string // patterns that it may publish
 
+	// Via says how it came to be.
+	Via EnrolmentVia
+	// ApproverIssuer and ApproverSubject tell who let the connector in, and Approver
+	// is their Identity.String(). Empty unless a person did, by signing in. A renewal
+	// has those of what it renews.
+	ApproverIssuer, ApproverSubject, Approver string
+	// JoinToken is the one that let the connector in, empty where none did.
+	JoinToken JoinTokenID
+	// Machine is what the machine calls itself, and Address where it asked from.
+	Machine string
+	Address netip.Addr
+	// Renews is the serial number of the certificate that this one renews.
+	Renews string
+
 	IssuedAt   time.Time
 	ExpiresAt  time.Time
 	RevokedAt  time.Time // zero while it is not
 	LastSeenAt time.Time // accurate to about a minute; zero when it was never used
+}
+
+// ApprovedBy tells whether the person let the connector in.
+func (r ConnectorRecord) ApprovedBy(id Identity) bool {
+	return r.ApproverSubject != "" && r.ApproverIssuer == id.Issuer && r.ApproverSubject == id.Subject
+}
+
+// Good tells whether the certificate lets its connector in at that time.
+func (r ConnectorRecord) Good(now time.Time) bool {
+	return r.RevokedAt.IsZero() && now.Before(r.ExpiresAt)
+}
+
+// EnrolmentVia is a way in which a connector's certificate comes to be.
+type EnrolmentVia string
+
+// The ways.
+const (
+	ViaSignIn  EnrolmentVia = "sign-in" // somebody signed in and said yes
+	ViaToken   EnrolmentVia = "token"   // the machine had a join token
+	ViaCommand EnrolmentVia = "command" // sshgated connector-cert
+	ViaRenewal EnrolmentVia = "renewal"
+)
+
+// JoinTokenRecord is what the gateway keeps of a join token, which lets connectors
+// in without a person.
+type JoinTokenRecord struct {
+	ID JoinTokenID
+	// Hash is the SHA-256 of the token.
+	Hash []byte
+	// Connector is the name that those who join get; empty leaves it to them, as long
+	// as nobody has it.
+	Connector string
+	Hostnames []string // patterns that they may publish
+	Uses      int      // how many it is good for
+	Left      int      // of these
+
+	CreatedAt  time.Time
+	ExpiresAt  time.Time
+	RevokedAt  time.Time // zero while it is not
+	LastUsedAt time.Time // zero when it was never used
+}
+
+// OriginOwner says which connector a hostname belongs to: the first that published
+// it.
+type OriginOwner struct {
+	Origin    OriginName
+	Connector string
+	Since     time.Time
 }

@@ -40,6 +40,12 @@ func (p *Policy) Validate() error {
 	for i, app := range p.Applications {
 		v.application(fmt.Sprintf("applications[%d]", i), app)
 	}
+	rules := map[string]string{}
+	for i, rule := range p.Publish {
+		path := fmt.Sprintf("publish[%d]", i)
+		v.name(path+".name", rule.Name, rules)
+		v.publish(path, rule)
+	}
 	if len(v.problems) > 0 {
 		return &PolicyError{Problems: v.problems}
 	}
@@ -127,6 +133,29 @@ func (v *validator) rule(path string, rule Rule) {
 	v.selectors(path+".include", rule.Include)
 	v.selectors(path+".require", rule.Require)
 	v.selectors(path+".exclude", rule.Exclude)
+}
+
+func (v *validator) publish(path string, rule PublishRule) {
+	if len(rule.Include) == 0 {
+		v.problem(path+".include", "is empty, which matches nobody; everybody who signs in is everyone")
+	}
+	if len(rule.Hostnames) == 0 {
+		v.problem(path+".hostnames", "is empty; name what the rule lets people hand out")
+	}
+	v.selectors(path+".include", rule.Include)
+	v.selectors(path+".require", rule.Require)
+	v.selectors(path+".exclude", rule.Exclude)
+	for _, list := range []struct {
+		path      string
+		selectors []Selector
+	}{{path + ".include", rule.Include}, {path + ".require", rule.Require}, {path + ".exclude", rule.Exclude}} {
+		for i, s := range list.selectors {
+			switch s.(type) {
+			case ServiceTokenNamed, WorkloadNamed:
+				v.problem(fmt.Sprintf("%s[%d]", list.path, i), "is about machines; a connector that no person lets in takes a join token, see: sshgated connector token")
+			}
+		}
+	}
 }
 
 // logins checks those of a rule that allows. Without any it can allow other

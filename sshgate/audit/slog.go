@@ -50,9 +50,9 @@ func (s slogSink) Write(e sshgate.Event) error {
 
 func levelOf(e sshgate.Event) slog.Level {
 	switch e.Kind {
-	case sshgate.EventLoginFailure:
+	case sshgate.EventLoginFailure, sshgate.EventRefused:
 		return slog.LevelWarn
-	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential:
+	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment:
 		if !e.Allowed {
 			return slog.LevelWarn
 		}
@@ -80,6 +80,10 @@ func kindInWords(kind sshgate.EventKind) string {
 		return "origin down"
 	case sshgate.EventHostKey:
 		return "origin host key"
+	case sshgate.EventRefused:
+		return "origin refused"
+	case sshgate.EventEnrolment:
+		return "connector enrolment"
 	case sshgate.EventCredential:
 		return "credential"
 	}

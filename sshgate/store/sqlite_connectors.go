@@ -6,31 +6,57 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/sshgate/sshgate/sshgate"
 )
 
 const selectConnectors = `
-	SELECT serial, connector, hostnames, issued_at, expires_at, revoked_at, last_seen_at
+	SELECT serial, connector, hostnames, issued_at, expires_at, revoked_at, last_seen_at,
+	       via, approver_issuer, approver_subject, approver, join_token, machine, address, renews
 	FROM connector_certificates `
 
 // AddConnector notes a certificate that was issued. Its revocation and use come
-// later: those fields of the record are not taken.
+// later: those fields of the record are not taken. One that renews a certificate
+// which was revoked is ErrRevoked.
 func (s *SQLite) AddConnector(ctx context.Context, rec sshgate.ConnectorRecord) error {
 	const doing = "note a connector's certificate"
+	return wrap(ctx, doing, addConnector(ctx, s.write, rec))
+}
+
+// execer is a database or a transaction in it.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+func addConnector(ctx context.Context, db execer, rec sshgate.ConnectorRecord) error {
 	if rec.Serial == "" || rec.Connector == "" {
-		return fmt.Errorf("%s: it has no serial number, or no name", doing)
+		return errors.New("it has no serial number, or no name")
 	}
 	hostnames, err := json.Marshal(rec.Hostnames)
 	if err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
+		return err
 	}
-	_, err = s.write.ExecContext(ctx, `
-		INSERT INTO connector_certificates (serial, connector, hostnames, issued_at, expires_at)
-		VALUES (?, ?, ?, ?, ?)`,
-		rec.Serial, rec.Connector, string(hostnames), toMicros(rec.IssuedAt), toMicros(rec.ExpiresAt))
-	return wrap(ctx, doing, err)
+	address := ""
+	if rec.Address.IsValid() {
+		address = rec.Address.String()
+	}
+	result, err := db.ExecContext(ctx, `
+		INSERT INTO connector_certificates (serial, connector, hostnames, issued_at, expires_at,
+			via, approver_issuer, approver_subject, approver, join_token, machine, address, renews)
+		SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
+		WHERE NOT EXISTS (SELECT 1 FROM connector_certificates WHERE serial = ? AND revoked_at IS NOT NULL)`,
+		rec.Serial, rec.Connector, string(hostnames), toMicros(rec.IssuedAt), toMicros(rec.ExpiresAt),
+		string(rec.Via), rec.ApproverIssuer, rec.ApproverSubject, rec.Approver, string(rec.JoinToken), rec.Machine, address, rec.Renews,
+		rec.Renews)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	return fmt.Errorf("the certificate that it renews: %w", ErrRevoked)
 }
 
 // Connector returns the certificate with the serial number; ErrNotFound for one
@@ -58,14 +84,20 @@ func (s *SQLite) Connectors(ctx context.Context) (recs []sshgate.ConnectorRecord
 	return recs, wrap(ctx, doing, rows.Err())
 }
 
-// RevokeConnectors revokes the certificate with that serial number, or all of the
-// connector with that name, and returns how many those were. Ones that are revoked
-// already keep their time and are not counted; ErrNotFound when there is none at all.
+// RevokeConnectors revokes the certificate with that serial number and those that
+// renew it, or all of the connector with that name, and returns how many those were.
+// Ones that are revoked already keep their time and are not counted; ErrNotFound when
+// there is none at all.
 func (s *SQLite) RevokeConnectors(ctx context.Context, nameOrSerial string, at time.Time) (int, error) {
 	const doing = "revoke a connector's certificates"
 	n, err := s.delete(ctx, doing, `
+		WITH RECURSIVE meant(serial) AS (
+			SELECT serial FROM connector_certificates WHERE serial = ? OR connector = ?
+			UNION
+			SELECT c.serial FROM connector_certificates c JOIN meant m ON c.renews = m.serial
+		)
 		UPDATE connector_certificates SET revoked_at = ?
-		WHERE (serial = ? OR connector = ?) AND revoked_at IS NULL`, toMicros(at), nameOrSerial, nameOrSerial)
+		WHERE serial IN (SELECT serial FROM meant) AND revoked_at IS NULL`, nameOrSerial, nameOrSerial, toMicros(at))
 	if err != nil || n > 0 {
 		return n, err
 	}
@@ -92,11 +124,18 @@ func (s *SQLite) TouchConnector(ctx context.Context, serial string, at time.Time
 
 func scanConnector(row scanner) (sshgate.ConnectorRecord, error) {
 	var rec sshgate.ConnectorRecord
-	var hostnames string
+	var hostnames, address string
 	var issued, expires int64
 	var revoked, seen sql.NullInt64
-	if err := row.Scan(&rec.Serial, &rec.Connector, &hostnames, &issued, &expires, &revoked, &seen); err != nil {
+	err := row.Scan(&rec.Serial, &rec.Connector, &hostnames, &issued, &expires, &revoked, &seen,
+		&rec.Via, &rec.ApproverIssuer, &rec.ApproverSubject, &rec.Approver, &rec.JoinToken, &rec.Machine, &address, &rec.Renews)
+	if err != nil {
 		return rec, err
+	}
+	if address != "" {
+		if rec.Address, err = netip.ParseAddr(address); err != nil {
+			return rec, fmt.Errorf("decode the address of a certificate: %w", err)
+		}
 	}
 	if err := json.Unmarshal([]byte(hostnames), &rec.Hostnames); err != nil {
 		return rec, errors.Join(errors.New("decode the hostnames of a certificate"), err)

@@ -248,7 +248,7 @@ func TestUpgrade(t *testing.T) {
 	if err := errors.Join(s.BindKey(t.Context(), login("SHA256:a")), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `DROP TABLE service_tokens; DROP TABLE access_tokens; DROP TABLE connector_certificates; DELETE FROM goose_db_version WHERE version_id > 1`)
+	exec(t, path, `DROP TABLE service_tokens; DROP TABLE access_tokens; DROP TABLE connector_certificates; DROP TABLE join_tokens; DROP TABLE origin_owners; DELETE FROM goose_db_version WHERE version_id > 1`)
 	s = openAt(t, path)
 	if _, err := s.KeyLogin(t.Context(), "SHA256:a"); err != nil {
 		t.Error(err)
@@ -273,6 +273,7 @@ func TestNoSecretIsKept(t *testing.T) {
 		`INSERT INTO service_tokens (id, name, secret_hash, created_at, expires_at) VALUES ('st-a', 'a', 'sgs_secret', 0, 0)`,
 		`INSERT INTO service_tokens (id, name, created_at, expires_at) VALUES ('st-a', 'a', 0, 0)`,
 		`INSERT INTO access_tokens (hash, issuer, subject, identity, created_at, expires_at) VALUES (CAST('sga_token' AS BLOB), 'i', 's', '{}', 0, 0)`,
+		`INSERT INTO join_tokens (id, hash, connector, hostnames, uses, uses_left, created_at, expires_at) VALUES ('jt-a', CAST('sgj_token' AS BLOB), '', '[]', 1, 1, 0, 0)`,
 	} {
 		if _, err := db.ExecContext(t.Context(), insert); err == nil {
 			t.Errorf("taken: %s", insert)

@@ -29,8 +29,10 @@ var (
 	ErrNotFound = sshgate.ErrNotFound
 	// ErrExists says that a name or a key is taken.
 	ErrExists = errors.New("it exists already")
-	// ErrRevoked says that a service token was revoked, which nothing undoes.
-	ErrRevoked = errors.New("it is revoked")
+	// ErrRevoked says that a token or a certificate was revoked, which nothing undoes.
+	ErrRevoked = sshgate.ErrRevoked
+	// ErrSpent says that a join token is no longer good.
+	ErrSpent = sshgate.ErrSpent
 )
 
 // encodeIdentity returns the identity as JSON, its time in UTC.

@@ -7,11 +7,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/store"
@@ -44,6 +46,14 @@ type Store interface {
 	RevokeConnectors(ctx context.Context, nameOrSerial string, at time.Time) (int, error)
 	ConnectorRevocations(context.Context) (int, error)
 	TouchConnector(ctx context.Context, serial string, at time.Time) error
+	AddJoinToken(context.Context, sshgate.JoinTokenRecord) error
+	JoinToken(ctx context.Context, hash []byte) (sshgate.JoinTokenRecord, error)
+	JoinTokens(context.Context) ([]sshgate.JoinTokenRecord, error)
+	RevokeJoinToken(ctx context.Context, id sshgate.JoinTokenID, at time.Time) error
+	Join(ctx context.Context, id sshgate.JoinTokenID, rec sshgate.ConnectorRecord) error
+	ClaimOrigin(ctx context.Context, origin sshgate.OriginName, connector string, at time.Time) (owner string, err error)
+	ReleaseOrigin(context.Context, sshgate.OriginName) error
+	OriginOwners(context.Context) ([]sshgate.OriginOwner, error)
 	TouchServiceToken(ctx context.Context, id sshgate.ServiceTokenID, at time.Time) error
 
 	PutAccessToken(context.Context, sshgate.AccessTokenRecord) error
@@ -84,6 +94,11 @@ func Run(t *testing.T, newState func(t *testing.T) State) {
 		{"ServiceTokenRace", testServiceTokenRace},
 		{"Connectors", testConnectors},
 		{"ConnectorRevocation", testConnectorRevocation},
+		{"ConnectorRenewal", testConnectorRenewal},
+		{"JoinTokens", testJoinTokens},
+		{"JoinRace", testJoinRace},
+		{"OriginOwners", testOriginOwners},
+		{"OwnerRace", testOwnerRace},
 		{"AccessTokens", testAccessTokens},
 		{"AccessTokenRefused", testAccessTokenRefused},
 		{"AccessTokenSweep", testAccessTokenSweep},
@@ -172,7 +187,7 @@ func must(t *testing.T, err error) {
 
 func wantDiff(t *testing.T, what string, want, got any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
 }
