@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sshgate/sshgate/sshgate"
 )
@@ -17,9 +20,13 @@ type Connector struct {
 	Gateway string
 	// CertificateFile and KeyFile are the client certificate and its key, PEM,
 	// absolute here. Default connector.crt and connector.key beside the
-	// configuration. Both must exist, the key for its owner alone.
+	// configuration. Both must exist, the key for its owner alone. Where systemd
+	// hands both over as credentials of these names, it is those.
 	CertificateFile string
 	KeyFile         string
+	// StateDir is where renewed certificates go, absolute here. Default the state
+	// directory that systemd names; empty is in place of CertificateFile and KeyFile.
+	StateDir string
 	// GatewayCAFile holds the CA that signs the gateway's certificate, PEM,
 	// absolute here. Empty, the default, means the system's CAs.
 	GatewayCAFile string
@@ -69,6 +76,7 @@ func (k *Connector) decode(c cursor) {
 		"gateway":          parsed(&k.Gateway, dialAddress("443"), "expected HOST:PORT, as in gate.example.com:443"),
 		"certificate_file": noted(&hasCertificate, publicFile(&k.CertificateFile)),
 		"key_file":         noted(&hasKey, secretFile(&k.KeyFile)),
+		"state_dir":        directory(&k.StateDir),
 		"gateway_ca_file":  publicFile(&k.GatewayCAFile),
 		"server_name":      parsed(&k.ServerName, hostname, "expected the name in the gateway's certificate"),
 		"connections":      integer(&k.Connections, 1, 8),
@@ -83,6 +91,7 @@ func (k *Connector) decode(c cursor) {
 	if !hasKey {
 		secretFile(&k.KeyFile)(c.standIn("key_file", "connector.key"))
 	}
+	k.fromSystemd(c.doc.env)
 	if k.Origins != nil && len(k.Origins) == 0 {
 		c.doc.problemAt("origins", "is empty; expected what the connector publishes")
 	}
@@ -91,6 +100,21 @@ func (k *Connector) decode(c cursor) {
 		if first < i && o.Name != "" && o.Port != 0 {
 			c.doc.problemAt(fmt.Sprintf("origins[%d].name", i), fmt.Sprintf("%s at port %d is origins[%d] too; names or ports must differ", quote(string(o.Name)), o.Port, first))
 		}
+	}
+}
+
+// fromSystemd takes what systemd gives to a service (systemd.exec(5)): credentials,
+// which only it and root can read, and a directory to write to.
+func (k *Connector) fromSystemd(env func(string) string) {
+	if dir := env("CREDENTIALS_DIRECTORY"); dir != "" {
+		cert, key := filepath.Join(dir, "connector.crt"), filepath.Join(dir, "connector.key")
+		any := func(string, os.FileInfo) error { return nil } // systemd sees to their modes
+		if checkFile(cert, any) == nil && checkFile(key, any) == nil {
+			k.CertificateFile, k.KeyFile = cert, key
+		}
+	}
+	if dir, _, _ := strings.Cut(env("STATE_DIRECTORY"), ":"); dir != "" && k.StateDir == "" {
+		k.StateDir = dir
 	}
 }
 

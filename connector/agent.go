@@ -3,12 +3,15 @@ package connector
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,6 +91,7 @@ type Agent struct {
 	tls    *tls.Config
 	keys   *hostKeys
 
+	instance  string        // tells this process from the connector's replicas
 	ready     chan struct{} // closed at the first registration
 	readyOnce sync.Once
 	stopping  context.Context // done once Shutdown is called
@@ -103,6 +107,7 @@ type Agent struct {
 
 	mu       sync.Mutex // guards what follows
 	running  bool
+	renewed  chan struct{} // closed, and replaced, when there is another certificate
 	origins  map[sshgate.Endpoint]Origin
 	watching map[sshgate.Endpoint]context.CancelFunc // host keys, while Run runs
 	watch    func(Origin) context.CancelFunc         // nil unless Run runs
@@ -147,6 +152,8 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		keys:     newHostKeys(cfg.Origins),
 		watching: make(map[sshgate.Endpoint]context.CancelFunc),
 		ready:    make(chan struct{}),
+		renewed:  make(chan struct{}),
+		instance: strings.ToLower(rand.Text()[:10]),
 		done:     make(chan struct{}),
 		refused:  make(map[sshgate.Endpoint]Refusal),
 	}
@@ -342,16 +349,27 @@ func (a *Agent) isStopping() bool { return a.stopping.Err() != nil }
 func (a *Agent) keepConnected(ctx context.Context, n int) {
 	retry := a.newBackOff(a.timing.retryFirst, a.timing.retryMost)
 	log := a.log.With("gateway", a.cfg.Gateway, "slot", n)
+	var before *uplink // the tunnel whose place the next one takes
 	for {
-		stable, err := a.connect(ctx, log)
+		u, err := a.connect(ctx, log, before)
 		if ctx.Err() != nil || a.isStopping() {
 			return
 		}
-		if stable {
-			retry.Reset()
+		if u != nil {
+			before = u
+			if a.cfg.Now().Sub(u.registeredAt()) >= a.timing.stable {
+				retry.Reset()
+			}
+		}
+		if errors.Is(err, errRenewed) {
+			continue
 		}
 		wait := retry.NextBackOff()
-		log.Warn("the tunnel is down", "cause", explain(err), "next_try_in", wait.Round(time.Millisecond))
+		if isDraining(err) {
+			// It says so because it is about to stop: another takes its place soon.
+			wait = min(wait, a.timing.retryDrained)
+		}
+		log.Warn("the tunnel is down", "cause", a.explain(err), "next_try_in", wait.Round(time.Millisecond))
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -374,35 +392,84 @@ func (a *Agent) newBackOff(first, most time.Duration) *backoff.ExponentialBackOf
 	return b
 }
 
-var errMoved = errors.New("the gateway asked for another tunnel in its place")
+var (
+	errMoved   = errors.New("the gateway asked for another tunnel in its place")
+	errRenewed = errors.New("the certificate was renewed")
+)
+
+func isDraining(err error) bool {
+	var refusal *Refusal
+	return errors.As(err, &refusal) && refusal.Code == CodeDraining
+}
 
 // connect opens one tunnel and returns when it has ended or another should take
-// its place, with the reason. It tells whether the tunnel was up long enough to
-// call it stable.
-func (a *Agent) connect(ctx context.Context, log *slog.Logger) (stable bool, err error) {
+// its place, with the reason, and with the tunnel if it was registered. The tunnel
+// before is left to its connections once this one is registered.
+func (a *Agent) connect(ctx context.Context, log *slog.Logger, before *uplink) (*uplink, error) {
+	renewed := a.whenRenewed()
 	u, err := a.open(ctx, log)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	ended := make(chan error, 1)
 	a.tunnels.Go(func() { ended <- u.run(ctx) })
 	select {
+	case <-u.up:
+	case err = <-ended:
+		return nil, err
+	}
+	if before != nil {
+		before.retire()
+	}
+	select {
+	case <-renewed:
+		err = errRenewed
 	case err = <-ended:
 	case <-u.moved:
 		err = errMoved
 	}
-	since := u.registeredAt()
-	return !since.IsZero() && a.cfg.Now().Sub(since) >= a.timing.stable, err
+	return u, err
+}
+
+// Renewed has the agent open its tunnels again, one by one, because its certificate
+// is another now. Connections go on in the tunnels before, which end with them.
+func (a *Agent) Renewed() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	close(a.renewed)
+	a.renewed = make(chan struct{})
+}
+
+func (a *Agent) whenRenewed() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.renewed
 }
 
 // explain adds to an error what to do about it, where that is known.
-func explain(err error) error {
+func (a *Agent) explain(err error) error {
 	var unknown *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &unknown):
 		return fmt.Errorf("%w; is gateway_ca_file that gateway's CA, and server_name a name in its certificate?", err)
 	case isAlert(err):
+		if leaf := a.certificate(); leaf != nil && a.cfg.Now().After(leaf.NotAfter) {
+			return fmt.Errorf("%w; this connector's certificate expired on %s, let it in again with: sshgate connector login --force",
+				err, leaf.NotAfter.UTC().Format("2006-01-02 15:04 UTC"))
+		}
 		return fmt.Errorf("%w; does the gateway know this connector's certificate, and is it still good?", err)
 	}
 	return err
+}
+
+// certificate is the connector's own, nil where it cannot be read.
+func (a *Agent) certificate() *x509.Certificate {
+	if len(a.tls.Certificates) > 0 {
+		return a.tls.Certificates[0].Leaf
+	}
+	pair, err := a.tls.GetClientCertificate(&tls.CertificateRequestInfo{})
+	if err != nil || pair == nil {
+		return nil
+	}
+	return pair.Leaf
 }

@@ -234,6 +234,28 @@ func (h *Hub) publishedElsewhere(t *tunnel, name sshgate.Endpoint) bool {
 	return false
 }
 
+// refuse records what the tunnel may not publish, when it is refused first. Host
+// keys are on record elsewhere.
+func (h *Hub) refuse(t *tunnel, refused map[sshgate.Endpoint]*Refusal) {
+	h.announcing.Lock()
+	defer h.announcing.Unlock()
+	h.mu.Lock()
+	before := t.refused
+	h.mu.Unlock()
+	for _, name := range slices.SortedFunc(maps.Keys(refused), compareEndpoints) {
+		refusal := refused[name]
+		switch refusal.Code {
+		case CodeHostKeyChanged, CodeUnavailable:
+			continue
+		}
+		if old := before[name]; old == nil || old.Code != refusal.Code {
+			event := h.event(t, name, false, refusal.Reason)
+			event.Kind = sshgate.EventRefused
+			h.cfg.Events(event)
+		}
+	}
+}
+
 func (h *Hub) event(t *tunnel, name sshgate.Endpoint, up bool, reason string) sshgate.Event {
 	kind, detail := sshgate.EventOriginDown, ""
 	if up {
@@ -298,9 +320,9 @@ func (h *Hub) dial(ctx context.Context, req DialRequest) (Conn, error) {
 	bounded, cancel := context.WithTimeout(ctx, h.timing.dial)
 	defer cancel()
 	var failure error
-	unable := map[string]bool{} // connectors that cannot reach the origin
+	unable := map[place]bool{} // which cannot reach the origin
 	for _, t := range tunnels {
-		if unable[t.connector] {
+		if unable[t.place()] {
 			continue
 		}
 		conn, err := t.dial(bounded, req)
@@ -314,9 +336,9 @@ func (h *Hub) dial(ctx context.Context, req DialRequest) (Conn, error) {
 			return nil, &Refusal{CodeDialTimeout, fmt.Sprintf("its connector did not answer within %s", h.timing.dial)}
 		}
 		t.log.Warn("dialling an origin failed", "request", req.RequestID, "origin", req.endpoint().Short(), "err", err)
-		// One connector's tunnels lead to the same place: that its origin does
-		// not answer is no reason to ask again. Another connector may be nearer.
-		unable[t.connector] = isOriginFailure(err)
+		// Tunnels of one place lead to the same: that its origin does not answer is
+		// no reason to ask again. Another connector, or a replica, may be nearer.
+		unable[t.place()] = isOriginFailure(err)
 		failure = graver(failure, err)
 	}
 	var refusal *Refusal

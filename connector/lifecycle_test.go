@@ -121,13 +121,18 @@ func TestDialFallsOverToAnotherConnector(t *testing.T) {
 	if total != 1 {
 		t.Errorf("the connector was asked %d times", total)
 	}
+	// A replica is another process of the same connector, and reaches it.
 	o := startOrigin(t, echo)
-	g.startAgent([]Origin{{Name: "web1", Address: o.addr}}, func(cfg *AgentConfig, _ *timing) {
-		cfg.TLS = g.clientTLS("b", "web1")
-	}).waitReady(t)
-	eventually(t, "the other connector publishes", func() bool { return len(g.hub.Origins()[0].Connectors) == 2 })
-	for range 3 {
-		g.mustDial("web1")
+	for _, name := range []string{"a", "b"} {
+		other := g.startAgent([]Origin{{Name: "web1", Address: o.addr}}, func(cfg *AgentConfig, _ *timing) {
+			cfg.TLS = g.clientTLS(name, "web1")
+		})
+		other.waitReady(t)
+		for range 3 {
+			g.mustDial("web1")
+		}
+		other.stop()
+		eventually(t, name+" is gone", func() bool { return g.hub.Origins()[0].Tunnels == 2 })
 	}
 }
 
@@ -535,6 +540,9 @@ func TestCertificateExpiryMovesTheTunnel(t *testing.T) {
 	now = cfg.Certificates[0].Leaf.NotAfter.Add(-50 * time.Millisecond)
 	mu.Unlock()
 	c.register(wireOrigin{Name: "web1"})
+	mu.Lock()
+	now = now.Add(time.Second)
+	mu.Unlock()
 	for {
 		msg, err := readControl(c.control)
 		if err != nil {

@@ -30,6 +30,7 @@ type timing struct {
 	gatewayDial  time.Duration // connecting to the gateway, TLS included
 	retryFirst   time.Duration // back-off between connections: its first wait,
 	retryMost    time.Duration // its longest,
+	retryDrained time.Duration // the longest to a gateway that is about to stop,
 	stable       time.Duration // and how long a tunnel must last to reset it
 	firstScan    time.Duration // how long the first registration waits for host keys
 	rescan       time.Duration // between two looks at an origin's host keys
@@ -52,6 +53,7 @@ func defaultTiming() timing {
 		gatewayDial:  15 * time.Second,
 		retryFirst:   500 * time.Millisecond,
 		retryMost:    30 * time.Second,
+		retryDrained: 3 * time.Second,
 		stable:       30 * time.Second,
 		firstScan:    8 * time.Second,
 		rescan:       5 * time.Minute,
@@ -259,6 +261,28 @@ func (l *line) Close() error {
 }
 
 var longAgo = time.Unix(1, 0)
+
+// clockLook is how often waitUntil looks at the clock.
+const clockLook = time.Minute
+
+// waitUntil returns true at that time of the day, or false when ctx is done before.
+// It looks at the clock now and then: that may have been set, and a timer does not
+// count what a machine was suspended.
+func waitUntil(ctx context.Context, at time.Time, now func() time.Time) bool {
+	for {
+		left := at.Sub(now())
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		timer := time.NewTimer(min(left, clockLook))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
 
 // onDone calls f when ctx is done. The returned function undoes that; it waits
 // for f when that is running and tells whether f has not been called.

@@ -148,12 +148,7 @@ func createFile(path string, contents []byte) error {
 	if err := os.Link(f.Name(), path); err != nil { // unlike Rename, never replaces
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return syncDir(dir)
 }
 
 // CertPEM returns the CA's certificate, which connectors trust through
@@ -173,34 +168,65 @@ func (ca *CA) Pool() *x509.CertPool {
 // names, or host patterns such as *.lab.example.com, which stands for any number
 // of labels. The certificate ends after validity, or with the CA.
 func (ca *CA) IssueConnector(name string, hostnames []string, validity time.Duration) (certPEM, keyPEM []byte, err error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	leaf, err := ca.signConnector(key.Public(), name, hostnames, validity)
+	if err != nil {
+		return nil, nil, err
+	}
+	if keyPEM, err = encodeKey(key); err != nil {
+		return nil, nil, fmt.Errorf("issuing the certificate of connector %s: %w", name, err)
+	}
+	return encodeCert(leaf.Raw), keyPEM, nil
+}
+
+// SignConnector is IssueConnector for a key that never leaves the connector. Of the
+// request, PKCS#10 (RFC 2986) in DER, it takes the public key alone, which must be
+// one of ECDSA on P-256 or P-384, or Ed25519.
+func (ca *CA) SignConnector(request []byte, name string, hostnames []string, validity time.Duration) (*x509.Certificate, error) {
+	key, err := RequestKey(request)
+	if err != nil {
+		return nil, err
+	}
+	return ca.signConnector(key, name, hostnames, validity)
+}
+
+func (ca *CA) signConnector(key crypto.PublicKey, name string, hostnames []string, validity time.Duration) (*x509.Certificate, error) {
 	switch {
-	case name == "" || name != printable(name, maxConnectorName):
-		return nil, nil, fmt.Errorf("the connector's name %q is not 1 to %d printable ASCII characters", name, maxConnectorName)
+	case CheckName(name) != nil:
+		return nil, CheckName(name)
 	case len(hostnames) == 0:
-		return nil, nil, errors.New("a connector's certificate must name the origins that it may publish")
+		return nil, errors.New("a connector's certificate must name the origins that it may publish")
 	case validity <= 0:
-		return nil, nil, errors.New("a connector's certificate must be valid for some time")
+		return nil, errors.New("a connector's certificate must be valid for some time")
 	}
 	normal := make([]string, len(hostnames))
 	for i, hostname := range hostnames {
 		pattern, err := sshgate.ParseHostPattern(hostname)
 		if err != nil {
-			return nil, nil, fmt.Errorf("a hostname of the connector: %w", err)
+			return nil, fmt.Errorf("a hostname of the connector: %w", err)
 		}
 		normal[i] = pattern.String()
 	}
-	der, key, err := ca.issue(&x509.Certificate{
+	leaf, err := ca.sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: name},
 		DNSNames:    normal,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, validity)
+	}, key, validity)
 	if err != nil {
-		return nil, nil, fmt.Errorf("issuing the certificate of connector %s: %w", name, err)
+		return nil, fmt.Errorf("issuing the certificate of connector %s: %w", name, err)
 	}
-	if keyPEM, err = encodeKey(key); err != nil {
-		return nil, nil, fmt.Errorf("issuing the certificate of connector %s: %w", name, err)
+	return leaf, nil
+}
+
+// CheckName says why a text is no name for a connector.
+func CheckName(name string) error {
+	if name == "" || name != printable(name, maxConnectorName) {
+		return fmt.Errorf("the connector's name %q is not 1 to %d printable ASCII characters", name, maxConnectorName)
 	}
-	return encodeCert(der), keyPEM, nil
+	return nil
 }
 
 // IssueServer makes a certificate for the gateway's tunnel port, good for 90
@@ -214,15 +240,16 @@ func (ca *CA) IssueServer(names []string, ips []net.IP) (tls.Certificate, error)
 		IPAddresses: ips,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, key, err := ca.issue(template, serverValidity)
+	key, err := newKey()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	leaf, err := ca.sign(template, key.Public(), serverValidity)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("issuing the gateway's certificate: %w", err)
 	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("issuing the gateway's certificate: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+	// The CA goes with it, for those who know only its pin.
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw, ca.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // ServerCertificate returns a function for tls.Config's GetCertificate that
@@ -245,12 +272,8 @@ func (ca *CA) ServerCertificate(names []string, ips []net.IP) func(*tls.ClientHe
 	}
 }
 
-// issue completes the template, and signs it for a new key.
-func (ca *CA) issue(template *x509.Certificate, validity time.Duration) ([]byte, crypto.Signer, error) {
-	key, err := newKey()
-	if err != nil {
-		return nil, nil, err
-	}
+// sign completes the template, and signs it for the key.
+func (ca *CA) sign(template *x509.Certificate, key crypto.PublicKey, validity time.Duration) (*x509.Certificate, error) {
 	now := ca.now()
 	template.SerialNumber = newSerial()
 	template.NotBefore = now.Add(-clockSkew)
@@ -260,8 +283,11 @@ func (ca *CA) issue(template *x509.Certificate, validity time.Duration) ([]byte,
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.BasicConstraintsValid = true
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
-	return der, key, err
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key, ca.key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
 }
 
 // ServerTLS returns the configuration of the tunnel port: TLS 1.3, and client

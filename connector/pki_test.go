@@ -187,7 +187,11 @@ func TestClientTLSReadsTheFilesAgain(t *testing.T) {
 		}
 	}
 	write("one")
-	cfg, err := ClientTLS(certFile, keyFile, caPath, "gate.test")
+	credentials, err := OpenCredentials(certFile, keyFile, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := ClientTLS(credentials, caPath, "gate.test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +202,10 @@ func TestClientTLSReadsTheFilesAgain(t *testing.T) {
 			t.Errorf("got %v, %v, want %s", pair, err, name)
 		}
 	}
-	if _, err := ClientTLS(certFile, keyFile, keyFile, ""); err == nil {
+	if _, err := ClientTLS(credentials, keyFile, ""); err == nil {
 		t.Error("a CA file without a certificate")
 	}
-	if _, err := ClientTLS(certFile, caPath, "", ""); err == nil {
+	if _, err := OpenCredentials(certFile, caPath, ""); err == nil {
 		t.Error("a key file without a key")
 	}
 }

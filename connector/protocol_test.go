@@ -372,9 +372,9 @@ func TestAgentAndGatewayMistrust(t *testing.T) {
 		agent.keys.update(t.Context(), "web1", nil)
 		u, err := agent.open(testContext(t), agent.log)
 		if err != nil {
-			return explain(err)
+			return agent.explain(err)
 		}
-		return explain(u.run(testContext(t)))
+		return agent.explain(u.run(testContext(t)))
 	}
 	if err := connect(clientConfig(t, g.ca, stranger, "c1", "web1")); err == nil || !strings.Contains(err.Error(), "gateway_ca_file") {
 		t.Errorf("a gateway of another CA: %v", err)

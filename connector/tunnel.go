@@ -27,6 +27,7 @@ type tunnel struct {
 	log       *slog.Logger
 	id        string
 	connector string
+	instance  string // tells the replicas of a connector apart
 	permitted []sshgate.HostPattern
 	names     []string // what permitted was made of, for messages
 	remote    netip.AddrPort
@@ -54,6 +55,11 @@ func (t *tunnel) publishes(origin sshgate.OriginName) bool {
 	}
 	return false
 }
+
+// place is where tunnels come from: a process of a connector.
+type place struct{ connector, instance string }
+
+func (t *tunnel) place() place { return place{t.connector, t.instance} }
 
 // publication is a service as a connector published it.
 type publication struct {
@@ -221,7 +227,8 @@ func (t *tunnel) open(ctx context.Context, refusal *Refusal) (*yamux.Stream, err
 	if refusal != nil {
 		return nil, t.refuse(ctx, refusal)
 	}
-	t.log = t.log.With("software", printable(first.Software, 64))
+	t.instance = printable(first.Instance, maxInstance)
+	t.log = t.log.With("software", printable(first.Software, 64), "instance", t.instance)
 	return control, t.register(ctx, first)
 }
 
@@ -297,16 +304,11 @@ func (t *tunnel) listen(ctx context.Context, control *yamux.Stream) error {
 // drainWhenExpired has the connector come back with its renewed certificate
 // once this one is no longer good; what is connected may finish.
 func (t *tunnel) drainWhenExpired(ctx context.Context) error {
-	timer := time.NewTimer(t.expires.Sub(t.hub.cfg.Now()))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-timer.C:
+	if waitUntil(ctx, t.expires, t.hub.cfg.Now) {
 		t.log.Warn("the certificate of a connector has expired")
 		t.drain("the connector's certificate has expired")
-		return nil
 	}
+	return nil
 }
 
 // drain has the connector open another tunnel; nothing more is dialled on this.
@@ -366,6 +368,7 @@ func (t *tunnel) register(ctx context.Context, msg *registerMessage) error {
 			Name: o.label(), Code: refusal.Code, Reason: printable(refusal.Reason, maxReason),
 		})
 	}
+	t.hub.refuse(t, refused)
 	t.hub.publish(t, published, refused)
 	if err := t.send(answer); err != nil {
 		return t.unlessClosed(fmt.Errorf("answering the registration: %w", err))

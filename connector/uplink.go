@@ -20,7 +20,9 @@ type uplink struct {
 	agent    *Agent
 	log      *slog.Logger
 	answered chan time.Duration // when to register again, from each answer
+	up       chan struct{}      // closed at the first registration
 	moved    chan struct{}      // closed when the gateway asks for another tunnel
+	retired  chan struct{}      // closed when another tunnel has taken its place
 	idle     chan struct{}      // closed when finishing and without streams
 	serving  sync.WaitGroup     // goroutines of streams
 
@@ -54,7 +56,9 @@ func (a *Agent) open(ctx context.Context, log *slog.Logger) (*uplink, error) {
 		agent:    a,
 		log:      log,
 		answered: make(chan time.Duration, 1),
+		up:       make(chan struct{}),
 		moved:    make(chan struct{}),
+		retired:  make(chan struct{}),
 		idle:     make(chan struct{}),
 		aborts:   make(map[uint32]func()),
 	}
@@ -189,8 +193,9 @@ func (u *uplink) publish(ctx context.Context) error {
 				again.Reset(u.timing.rescan) // unless an answer says otherwise
 				waiting = false
 			case <-u.agent.stopping.Done():
-				u.finish(true)
-				return u.unlessClosed(u.register([]wireOrigin{}))
+				return u.withdraw()
+			case <-u.retired:
+				return u.withdraw()
 			case <-ctx.Done():
 				return nil
 			}
@@ -198,9 +203,18 @@ func (u *uplink) publish(ctx context.Context) error {
 	}
 }
 
+// withdraw registers nothing, so that the tunnel ends with its last stream.
+func (u *uplink) withdraw() error {
+	u.finish(true)
+	return u.unlessClosed(u.register([]wireOrigin{}))
+}
+
+// retire has the tunnel end with its last stream. It is called once.
+func (u *uplink) retire() { close(u.retired) }
+
 func (u *uplink) register(origins []wireOrigin) error {
 	err := u.send(registerMessage{
-		Type: typeRegister, Version: protocolVersion, Software: u.agent.cfg.Software, Origins: origins,
+		Type: typeRegister, Version: protocolVersion, Software: u.agent.cfg.Software, Instance: u.agent.instance, Origins: origins,
 	})
 	if err != nil {
 		return fmt.Errorf("registering: %w", err)
@@ -217,6 +231,7 @@ func (u *uplink) registered(msg *registeredMessage) time.Duration {
 	}
 	u.mu.Unlock()
 	if first {
+		close(u.up)
 		u.agent.connected.Add(1)
 		u.agent.readyOnce.Do(func() { close(u.agent.ready) })
 		u.log.Info("connected", "tunnel", printable(msg.Tunnel, 64), "accepted", len(msg.Accepted), "refused", len(msg.Refused))
@@ -256,6 +271,8 @@ func advice(code Code) string {
 	switch code {
 	case CodeHostKeyChanged:
 		return "find out why the origin has another host key; if it was reinstalled on purpose, have the gateway's operator forget the old one"
+	case CodeTaken:
+		return "choose another name, or have the gateway's operator release it; a second connector for one origin is a replica, with the same connector name"
 	case CodeNotPermitted:
 		return "have the gateway's operator issue a certificate that names the origin"
 	case CodeUnavailable:

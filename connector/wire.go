@@ -32,6 +32,7 @@ const (
 	maxHostKeys     = 8    // of one origin
 	maxReason       = 512
 	maxIdentity     = 512
+	maxInstance     = 32
 )
 
 // Code says why something was refused, for programs.
@@ -49,6 +50,7 @@ const (
 	CodeHostKeyChanged Code = "host_key_changed" // the origin's host key is not the pinned one
 	CodeNotPermitted   Code = "not_permitted"    // the connector may not publish that name
 	CodeVersion        Code = "version"          // the protocol version is not spoken
+	CodeTaken          Code = "taken"            // the name belongs to another connector
 	CodeUnavailable    Code = "unavailable"      // the gateway cannot decide right now; ask again
 )
 
@@ -77,6 +79,7 @@ type registerMessage struct {
 	Type     string       `json:"type"`
 	Version  int          `json:"version"`
 	Software string       `json:"software,omitempty"`
+	Instance string       `json:"instance,omitempty"`
 	Origins  []wireOrigin `json:"origins"`
 }
 

@@ -87,7 +87,11 @@ func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
 }
 
 func newAgent(cfg *config.Connector, log *slog.Logger) (*connector.Agent, error) {
-	tlsConfig, err := connector.ClientTLS(cfg.CertificateFile, cfg.KeyFile, cfg.GatewayCAFile, cfg.ServerName)
+	credentials, err := connector.OpenCredentials(cfg.CertificateFile, cfg.KeyFile, cfg.StateDir)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	tlsConfig, err := connector.ClientTLS(credentials, cfg.GatewayCAFile, cfg.ServerName)
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -15,13 +15,6 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 )
 
-// The files of a connector, beside its configuration.
-const (
-	connectorCertFile = "connector.crt"
-	connectorKeyFile  = "connector.key"
-	gatewayCAFile     = "gateway-ca.crt"
-)
-
 func newConnectorCert() *cobra.Command {
 	var cfgFlag configFlag
 	var name, out string
@@ -58,7 +51,7 @@ written to --out, for the directory of the connector's configuration:
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "issued a certificate for connector %s, good for %d days, that may publish %s\nfiles in %s: %s, %s, %s\n",
-				issued.Connector, days, strings.Join(names, ", "), out, connectorCertFile, connectorKeyFile, gatewayCAFile)
+				issued.Connector, days, strings.Join(names, ", "), out, connector.CertificateFile, connector.KeyFile, connector.GatewayCAFile)
 			return err
 		},
 	}
@@ -139,9 +132,9 @@ func writeConnectorFiles(certPEM, keyPEM, caPEM []byte, dir string, force bool) 
 		data []byte
 		mode fs.FileMode
 	}{
-		{connectorKeyFile, keyPEM, 0o600},
-		{connectorCertFile, certPEM, 0o644},
-		{gatewayCAFile, caPEM, 0o644},
+		{connector.KeyFile, keyPEM, 0o600},
+		{connector.CertificateFile, certPEM, 0o644},
+		{connector.GatewayCAFile, caPEM, 0o644},
 	}
 	if !force {
 		for _, f := range files {

@@ -230,7 +230,7 @@ func (d *dev) newConnector(ca *connector.CA, origin string) (*connector.Agent, e
 	}
 	path := filepath.Join(dir, "connector.yaml")
 	text := fmt.Sprintf("gateway: %s\nserver_name: %s\ncertificate_file: %s\nkey_file: %s\ngateway_ca_file: %s\norigins:\n  - name: %s\n    url: ssh://%s\n",
-		d.tunnel.Addr(), devHostname, connectorCertFile, connectorKeyFile, gatewayCAFile, devOrigin, origin)
+		d.tunnel.Addr(), devHostname, connector.CertificateFile, connector.KeyFile, connector.GatewayCAFile, devOrigin, origin)
 	if err := writeFile(path, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
@@ -238,7 +238,11 @@ func (d *dev) newConnector(ca *connector.CA, origin string) (*connector.Agent, e
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := connector.ClientTLS(cfg.CertificateFile, cfg.KeyFile, cfg.GatewayCAFile, cfg.ServerName)
+	credentials, err := connector.OpenCredentials(cfg.CertificateFile, cfg.KeyFile, cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := connector.ClientTLS(credentials, cfg.GatewayCAFile, cfg.ServerName)
 	if err != nil {
 		return nil, err
 	}

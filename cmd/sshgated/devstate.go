@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/internal/devidp"
 	"github.com/sshgate/sshgate/sshgate/gateway"
 	gossh "golang.org/x/crypto/ssh"
@@ -262,7 +263,7 @@ func (d *dev) writeClientFiles(g *gatewayd) error {
 		SSHConfig:  d.path("ssh_config"),
 		KnownHosts: d.path("known_hosts"),
 		UserCA:     d.path("user_ca.pub"),
-		GatewayCA:  d.path("connector/" + gatewayCAFile),
+		GatewayCA:  d.path("connector/" + connector.GatewayCAFile),
 		Config:     d.path("sshgated.yaml"),
 		Env:        d.path("env"),
 		PID:        os.Getpid(),
