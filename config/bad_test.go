@@ -55,8 +55,8 @@ func TestBadGateway(t *testing.T) {
 		{"empty", "", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
 		{"only comments", "# nothing\n", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
 		{"null", "~", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
-		{"a list", "- a\n", `F:1:1: is a list; expected settings such as data_dir, hostname, metrics`},
-		{"text", "hello", `F:1:1: is a single value; expected settings such as data_dir, hostname, metrics`},
+		{"a list", "- a\n", `F:1:1: is a list; expected settings such as connectors, data_dir, hostname`},
+		{"text", "hello", `F:1:1: is a single value; expected settings such as connectors, data_dir, hostname`},
 		{"two documents", head + "policy: {applications: []}\n---\na: b\n", `F:5:1: a second YAML document begins; the file must hold one`},
 		{"broken second document", head + "policy: {applications: []}\n---\na: [\n", `F:7:1: is not valid YAML: did not find expected node content; put values in "" that begin with * & ! % @ [ or {`},
 		{"no YAML", "hostname: a: b\n", `F:1:1: is not valid YAML: mapping values are not allowed in this context; put values in "" that begin with * & ! % @ [ or {`},
@@ -82,7 +82,7 @@ F:4:11: ssh.listen: "22" is not an address to listen on; expected HOST:PORT or :
 F:5:18: ssh.login_timeout: "10" is not a duration; expected a number with its unit, as in 90s, 10m, 12h, 30d
 F:6:17: ssh.max_channels: "many" is not a whole number; expected 1 to 10000`},
 
-		{"unknown key, nothing like it", head + "policy: {applications: []}\nzzz: 1\n", `F:5:1: unknown key "zzz"; expected one of data_dir, hostname, metrics, origins, policy, sign_in, ssh, tunnel, workloads`},
+		{"unknown key, nothing like it", head + "policy: {applications: []}\nzzz: 1\n", `F:5:1: unknown key "zzz"; expected one of connectors, data_dir, hostname, metrics, origins, policy, sign_in, ssh, tunnel, workloads`},
 		{"unknown key in a section", head + "policy: {applications: []}\nssh: {Listen: x, logintimeout: 1m}\n", `
 F:5:7: ssh: unknown key "Listen"; did you mean listen?
 F:5:18: ssh: unknown key "logintimeout"; did you mean login_timeout?`},

@@ -20,6 +20,8 @@ type Gateway struct {
 	Tunnel  Tunnel
 	Metrics Metrics
 	SignIn  SignIn
+	// Connectors says how connectors are let in.
+	Connectors Connectors
 	// Origins says how the gateway signs in at origins; see Origin, the method.
 	Origins []Origin
 	// Workloads are the jobs that get in with an ID token of their platform, in
@@ -73,6 +75,14 @@ type Tunnel struct {
 type Metrics struct {
 	// Listen is HOST:PORT. Default 127.0.0.1:9090. Empty when the file says off.
 	Listen string
+}
+
+// Connectors says how connectors are let in; who may let them in stands in the
+// policy.
+type Connectors struct {
+	// CertificateTTL is how long a new connector's certificate is good for. It is
+	// renewed in time, for as long again. Default 90d, from 1m to 3650d.
+	CertificateTTL time.Duration
 }
 
 // SignIn is the OpenID Connect provider.
@@ -144,8 +154,9 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
 			DrainTimeout: 30 * time.Second,
 		},
-		Tunnel:  Tunnel{Listen: ":443"},
-		Metrics: Metrics{Listen: "127.0.0.1:9090"},
+		Tunnel:     Tunnel{Listen: ":443"},
+		Metrics:    Metrics{Listen: "127.0.0.1:9090"},
+		Connectors: Connectors{CertificateTTL: 90 * day},
 		SignIn: SignIn{
 			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
 		},
@@ -166,15 +177,16 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 
 func (g *Gateway) decode(c cursor) {
 	c.object(schema{
-		"hostname":  parsed(&g.Hostname, hostname, "expected the gateway's name, as in gate.example.com"),
-		"data_dir":  directory(&g.DataDir),
-		"ssh":       g.SSH.decode,
-		"tunnel":    g.Tunnel.decode,
-		"metrics":   g.Metrics.decode,
-		"sign_in":   g.SignIn.decode,
-		"origins":   list(&g.Origins, origin),
-		"workloads": list(&g.Workloads, workload),
-		"policy":    decodePolicy(&g.policy),
+		"hostname":   parsed(&g.Hostname, hostname, "expected the gateway's name, as in gate.example.com"),
+		"data_dir":   directory(&g.DataDir),
+		"ssh":        g.SSH.decode,
+		"tunnel":     g.Tunnel.decode,
+		"metrics":    g.Metrics.decode,
+		"sign_in":    g.SignIn.decode,
+		"connectors": g.Connectors.decode,
+		"origins":    list(&g.Origins, origin),
+		"workloads":  list(&g.Workloads, workload),
+		"policy":     decodePolicy(&g.policy),
 	}, required{
 		"hostname": "expected the name that people and connectors use, as in gate.example.com",
 		"data_dir": "expected a directory for keys and state, as in /var/lib/sshgated",
@@ -300,6 +312,10 @@ func withOpenID(scopes []string) []string {
 		}
 	}
 	return result
+}
+
+func (k *Connectors) decode(c cursor) {
+	c.object(schema{"certificate_ttl": duration(&k.CertificateTTL, time.Minute, 3650*day)}, nil)
 }
 
 func origin(dst *Origin) func(cursor) {

@@ -60,6 +60,7 @@ func TestGatewayDefaults(t *testing.T) {
 			Issuer: "https://idp.example.com/", ClientID: "sshgate",
 			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
 		},
+		Connectors: config.Connectors{CertificateTTL: 90 * 24 * time.Hour},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Gateway{}, config.Secret{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

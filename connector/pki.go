@@ -155,6 +155,9 @@ func createFile(path string, contents []byte) error {
 // gateway_ca_file.
 func (ca *CA) CertPEM() []byte { return encodeCert(ca.cert.Raw) }
 
+// Signed tells whether the CA signed the certificate, which may have expired.
+func (ca *CA) Signed(cert *x509.Certificate) bool { return cert.CheckSignatureFrom(ca.cert) == nil }
+
 // Pool returns a pool with the CA as its only member.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
@@ -276,7 +279,8 @@ func (ca *CA) ServerCertificate(names []string, ips []net.IP) func(*tls.ClientHe
 func (ca *CA) sign(template *x509.Certificate, key crypto.PublicKey, validity time.Duration) (*x509.Certificate, error) {
 	now := ca.now()
 	template.SerialNumber = newSerial()
-	template.NotBefore = now.Add(-clockSkew)
+	// What lives for minutes must not look half its age from the start.
+	template.NotBefore = now.Add(-min(clockSkew, validity/10))
 	template.NotAfter = now.Add(validity)
 	if template.NotAfter.After(ca.cert.NotAfter) {
 		template.NotAfter = ca.cert.NotAfter

@@ -16,16 +16,17 @@ import (
 func newConnector() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "connector",
-		Short: "List and revoke the certificates of connectors",
-		Long: `List the certificates that were issued to connectors, and revoke them. A certificate
+		Short: "List, show and revoke connectors, and make tokens that let them in",
+		Long: `Connectors are let in by people who sign in (sshgate connector login), by join tokens,
+or by "connector-cert" on the gateway. Each has a certificate, which renews itself. One
 that is revoked ends its tunnels within a second, with the sessions in them, and
-is refused from then on; the connector's log says why. "connector-cert" issues one.
+is refused from then on; the connector's log says why.
 
 Certificates that were issued before the gateway noted them are not listed.`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.AddCommand(newConnectorList(), newConnectorRevoke())
+	cmd.AddCommand(newConnectorList(), newConnectorShow(), newConnectorRevoke(), newConnectorRelease(), newConnectorToken(), newConnectorPin())
 	return cmd
 }
 
@@ -76,17 +77,7 @@ func printConnectors(cmd *cobra.Command, recs []sshgate.ConnectorRecord, now tim
 	if asJSON {
 		enc := json.NewEncoder(cmd.OutOrStdout())
 		for _, rec := range recs {
-			line := map[string]any{
-				"connector": rec.Connector, "serial": rec.Serial, "hostnames": rec.Hostnames, "state": connectorState(rec, now),
-				"issued_at": rec.IssuedAt, "expires_at": rec.ExpiresAt,
-			}
-			if !rec.RevokedAt.IsZero() {
-				line["revoked_at"] = rec.RevokedAt
-			}
-			if !rec.LastSeenAt.IsZero() {
-				line["last_seen_at"] = rec.LastSeenAt
-			}
-			if err := enc.Encode(line); err != nil {
+			if err := enc.Encode(connectorJSON(rec, now)); err != nil {
 				return err
 			}
 		}
@@ -101,6 +92,47 @@ func printConnectors(cmd *cobra.Command, recs []sshgate.ConnectorRecord, now tim
 	return w.Flush()
 }
 
+// connectorJSON is what is printed of a certificate for programs.
+func connectorJSON(rec sshgate.ConnectorRecord, now time.Time) map[string]any {
+	out := map[string]any{
+		"connector": rec.Connector, "serial": rec.Serial, "hostnames": rec.Hostnames, "state": connectorState(rec, now),
+		"issued_at": rec.IssuedAt, "expires_at": rec.ExpiresAt,
+	}
+	for name, text := range map[string]string{
+		"via": string(rec.Via), "approved_by": rec.Approver, "join_token": string(rec.JoinToken), "machine": rec.Machine,
+		"address": addressOf(rec), "renews": rec.Renews,
+	} {
+		if text != "" {
+			out[name] = text
+		}
+	}
+	for name, t := range map[string]time.Time{"revoked_at": rec.RevokedAt, "last_seen_at": rec.LastSeenAt} {
+		if !t.IsZero() {
+			out[name] = t
+		}
+	}
+	return out
+}
+
+// completeConnectors offers the names of connectors that are let in.
+func completeConnectors(cfgFlag *configFlag) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		db, err := cfgFlag.openStore(cmd)
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer db.Close()
+		recs, _ := db.Connectors(cmd.Context()) // none is a list, too
+		var names []string
+		for _, rec := range recs {
+			if rec.Good(time.Now()) {
+				names = append(names, rec.Connector)
+			}
+		}
+		return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
 func newConnectorRevoke() *cobra.Command {
 	var cfgFlag configFlag
 	cmd := &cobra.Command{
@@ -108,30 +140,12 @@ func newConnectorRevoke() *cobra.Command {
 		Short: "Revoke a connector's certificates",
 		Long: `Revoke all certificates of a connector, by its name, or one, by its serial number.
 The running gateway notices within a second: the tunnels end, with the sessions in
-them, and the connector is refused from then on. It cannot be undone; issue another
-certificate.`,
-		Example: "  sshgated connector revoke rack1",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError{fmt.Errorf("name one connector, or a serial number; see: %s --help", cmd.CommandPath())}
-			}
-			return nil
-		},
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil || len(args) > 0 {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			defer db.Close()
-			recs, _ := db.Connectors(cmd.Context()) // none is a list, too
-			var names []string
-			for _, rec := range recs {
-				if connectorState(rec, time.Now()) == "good" {
-					names = append(names, rec.Connector)
-				}
-			}
-			return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
-		},
+them, and the connector is refused from then on; its origins are free for another. A
+serial number stands for the certificates that renewed it, too. It cannot be undone;
+let the connector in again.`,
+		Example:           "  sshgated connector revoke rack1",
+		Args:              oneArgument("connector, or serial number"),
+		ValidArgsFunction: completeConnectors(&cfgFlag),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			db, err := cfgFlag.openStore(cmd)
 			if err != nil {
@@ -140,7 +154,7 @@ certificate.`,
 			defer db.Close()
 			n, err := db.RevokeConnectors(cmd.Context(), args[0], time.Now())
 			if errors.Is(err, sshgate.ErrNotFound) {
-				return fmt.Errorf("there is no certificate of %q; see: sshgated connector list --all", args[0])
+				return noConnector(args[0])
 			}
 			if err != nil {
 				return err

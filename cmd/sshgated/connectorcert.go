@@ -118,7 +118,8 @@ func writeConnectorCert(ca *connector.CA, name string, hostnames []string, valid
 		return sshgate.ConnectorRecord{}, err
 	}
 	issued := sshgate.ConnectorRecord{
-		Serial: pair.Leaf.SerialNumber.Text(16), Connector: name, Hostnames: hostnames, IssuedAt: time.Now(), ExpiresAt: pair.Leaf.NotAfter,
+		Serial: pair.Leaf.SerialNumber.Text(16), Connector: name, Hostnames: hostnames, Via: sshgate.ViaCommand,
+		IssuedAt: time.Now(), ExpiresAt: pair.Leaf.NotAfter,
 	}
 	return issued, writeConnectorFiles(certPEM, keyPEM, ca.CertPEM(), dir, force)
 }

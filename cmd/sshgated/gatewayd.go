@@ -18,6 +18,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/audit"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
+	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
@@ -45,6 +46,7 @@ type gatewayd struct {
 	pending *authflow.Pending
 	tokens  *authflow.Tokens
 	hub     *connector.Hub
+	desk    *enrolment.Desk
 	ssh     *gateway.Server
 	helpers *endtoend.Broker // for connections of the TLS port
 	api     *web.API
@@ -119,6 +121,12 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	if g.hub, err = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Check: g.checkConnector, Events: g.events.Record, Log: g.log}); err != nil {
 		return err
 	}
+	g.desk, err = enrolment.New(enrolment.Config{
+		Policy: g.cfg.Policy, CA: g.tunnelCA, Store: g.store, Events: g.events, CertificateTTL: g.cfg.Connectors.CertificateTTL, Log: g.log,
+	})
+	if err != nil {
+		return err
+	}
 	if g.ssh, err = g.newSSH(); err != nil {
 		return err
 	}
@@ -176,6 +184,8 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 		CA:       g.userCA,
 		Events:   g.events,
 		Log:      g.log,
+
+		Enrolment: g.desk, CheckConnector: g.checkConnector,
 	}
 	for _, key := range g.hostKeys {
 		cfg.HostKeys = append(cfg.HostKeys, key.PublicKey())
@@ -248,10 +258,11 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		}
 	}
 	return web.NewServer(web.ServerConfig{
-		TLS:    connector.ServerTLS(g.tunnelCA, certificate),
-		Tunnel: g.hub.Serve,
-		HTTP:   g.api,
-		Log:    g.log,
+		TLS:      connector.ServerTLS(g.tunnelCA, certificate),
+		Tunnel:   g.hub.Serve,
+		Rejected: g.certificateRejected,
+		HTTP:     g.api,
+		Log:      g.log,
 	})
 }
 
@@ -349,6 +360,7 @@ func (g *gatewayd) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.SSH.DrainTimeout)
 	defer cancel()
 	var both sync.WaitGroup
+	both.Go(func() { _ = g.hub.Drain(ctx) }) // connectors go elsewhere; what is left is logged below
 	both.Go(func() {
 		if err := g.helpers.Drain(ctx); err != nil {
 			g.log.Warn("helpers' connections are cut off at the end of the drain", "connections", g.helpers.Passages())
@@ -403,6 +415,9 @@ func (g *gatewayd) close() {
 	defer cancel()
 	if g.hub != nil {
 		g.hub.Close()
+	}
+	if g.desk != nil {
+		g.desk.Close()
 	}
 	if g.tls != nil {
 		if err := g.tls.Shutdown(ctx); err != nil {

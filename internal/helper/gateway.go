@@ -2,6 +2,7 @@ package helper
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -30,7 +31,12 @@ const (
 
 // Gateway is the TLS port of a gateway.
 type Gateway struct {
-	Address string         // HOST:PORT
+	Address string // HOST:PORT
+	// ServerName is the name that its certificate must have. Default the host.
+	ServerName string
+	// Certificate is what a connector shows of itself; nil shows none.
+	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+
 	roots   *x509.CertPool // nil: the system's
 	dialer  *proxydial.Dialer
 	http    *http.Client
@@ -92,7 +98,10 @@ func (g *Gateway) dial(ctx context.Context) (*tls.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(&cutConn{Conn: raw}, &tls.Config{RootCAs: g.roots, ServerName: g.host(), NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12})
+	conn := tls.Client(&cutConn{Conn: raw}, &tls.Config{
+		RootCAs: g.roots, ServerName: cmp.Or(g.ServerName, g.host()), GetClientCertificate: g.Certificate,
+		NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12,
+	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, g.tlsProblem(err)
@@ -134,6 +143,9 @@ func (g *Gateway) tlsProblem(err error) *Problem {
 	}
 	return p
 }
+
+// CloseIdle closes the connections that are kept for further requests.
+func (g *Gateway) CloseIdle() { g.http.CloseIdleConnections() }
 
 // dialTCP connects to the gateway's port, or to the proxy, which is told to.
 func (g *Gateway) dialTCP(ctx context.Context) (net.Conn, error) {

@@ -27,9 +27,10 @@ var mayImport = map[string][]string{
 	"sshgate/store":  {"sshgate"},
 	"sshgate/store/": {"sshgate", "sshgate/store"},
 
-	"sshgate/endtoend": {"sshgate", "connector"},
-	"sshgate/gateway":  {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend"},
-	"sshgate/web":      {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend", "internal/wsstream"},
+	"sshgate/endtoend":  {"sshgate", "connector"},
+	"sshgate/enrolment": {"sshgate", "connector"},
+	"sshgate/gateway":   {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend"},
+	"sshgate/web":       {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend", "sshgate/enrolment", "internal/wsstream"},
 
 	// The origin and the provider of the demo stand for strangers.
 	"internal/devorigin":     nil,
@@ -40,6 +41,7 @@ var mayImport = map[string][]string{
 	"internal/logging":       nil,
 	"internal/oidcprovider":  {"internal/devidp/approve"},
 	"internal/oidcprovider/": nil,
+	"internal/enrol":         {"sshgate", "connector", "internal/helper", "internal/proxydial"},
 	"internal/helper":        {"sshgate", "internal/proxydial", "internal/wsstream"},
 	"internal/proxydial":     nil,
 	"internal/wsstream":      nil,

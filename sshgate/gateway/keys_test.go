@@ -102,9 +102,22 @@ func TestUserCertificate(t *testing.T) {
 	}
 }
 
-// memoryPins is the smallest HostKeyStore: the first report is pinned whole.
+// memoryPins is the smallest HostKeyStore: the first report is pinned whole, and
+// the first connector has the origin.
 type memoryPins struct {
-	pins map[sshgate.OriginName][]sshgate.HostKeyPin
+	pins   map[sshgate.OriginName][]sshgate.HostKeyPin
+	owners map[sshgate.OriginName]string
+}
+
+func newMemoryPins() *memoryPins {
+	return &memoryPins{pins: map[sshgate.OriginName][]sshgate.HostKeyPin{}, owners: map[sshgate.OriginName]string{}}
+}
+
+func (m *memoryPins) ClaimOrigin(_ context.Context, origin sshgate.OriginName, connector string, _ time.Time) (string, error) {
+	if m.owners[origin] == "" {
+		m.owners[origin] = connector
+	}
+	return m.owners[origin], nil
 }
 
 func (m *memoryPins) HostKeys(_ context.Context, origin sshgate.OriginName) ([]sshgate.HostKeyPin, error) {
@@ -120,7 +133,7 @@ func (m *memoryPins) PinHostKeys(_ context.Context, origin sshgate.OriginName, r
 
 func TestRegistrar(t *testing.T) {
 	events := audit.NewRecorder(10)
-	r := &Registrar{Store: &memoryPins{pins: map[sshgate.OriginName][]sshgate.HostKeyPin{}}, Events: events, Now: time.Now}
+	r := &Registrar{Store: newMemoryPins(), Events: events, Now: time.Now}
 	line := func(s gossh.Signer) string {
 		return strings.TrimSpace(string(gossh.MarshalAuthorizedKey(s.PublicKey())))
 	}
@@ -140,6 +153,14 @@ func TestRegistrar(t *testing.T) {
 	refusal, ok := err.(*connector.Refusal)
 	if !ok || refusal.Code != connector.CodeHostKeyChanged || !strings.Contains(refusal.Reason, "sshgated hostkeys forget web1") {
 		t.Errorf("a changed key: %v", err)
+	}
+	// Another connector gets neither the origin nor a service of it, whatever it reports.
+	for _, port := range []uint16{sshgate.SSHPort, 5432} {
+		err := r.Admit(t.Context(), connector.Registration{Port: port, Connector: "rack2", Origin: "web1"})
+		refusal, ok := err.(*connector.Refusal)
+		if !ok || refusal.Code != connector.CodeTaken || !strings.Contains(refusal.Reason, "sshgated connector release web1") {
+			t.Errorf("a takeover at port %d: %v", port, err)
+		}
 	}
 	got := events.Events()
 	if len(got) != 2 || !got[0].Allowed || got[1].Allowed || got[1].Identity != "connector rack1" {

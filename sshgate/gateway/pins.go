@@ -75,10 +75,14 @@ type HostKeyStore interface {
 	// PinHostKeys pins what of the report agrees with the pins that hold, and
 	// returns those that hold afterwards, in one step.
 	PinHostKeys(ctx context.Context, origin sshgate.OriginName, report []sshgate.HostKeyPin) ([]sshgate.HostKeyPin, error)
+	// ClaimOrigin gives the origin to the connector unless another has it, and
+	// returns whose it is then.
+	ClaimOrigin(ctx context.Context, origin sshgate.OriginName, connector string, at time.Time) (owner string, err error)
 }
 
 // Registrar decides whether a connector may publish an origin with the host
-// keys that it reports: the first report pins them, later ones must agree.
+// keys that it reports. The first connector that publishes an origin has it, and
+// its first report of host keys pins them: later ones must agree.
 type Registrar struct {
 	Store  HostKeyStore
 	Events Recorder
@@ -87,6 +91,14 @@ type Registrar struct {
 
 // Admit is a connector.HubConfig's Admit. It refuses with a *connector.Refusal.
 func (r *Registrar) Admit(ctx context.Context, reg connector.Registration) error {
+	owner, err := r.Store.ClaimOrigin(ctx, reg.Origin, reg.Connector, r.Now())
+	switch {
+	case err != nil:
+		return fmt.Errorf("looking up whose %s is: %w", reg.Origin, err)
+	case owner != reg.Connector:
+		return &connector.Refusal{Code: connector.CodeTaken, Reason: fmt.Sprintf(
+			"it belongs to the connector %s; an administrator can change that on the gateway, with: sshgated connector release %s", owner, reg.Origin)}
+	}
 	if reg.Port != sshgate.SSHPort || len(reg.HostKeys) == 0 {
 		return nil // no SSH server, or one that is down; its pins, if any, still hold
 	}

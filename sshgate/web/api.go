@@ -11,6 +11,7 @@ import (
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
+	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -69,6 +70,10 @@ type APIConfig struct {
 	HostPins  HostKeyPins
 	CA        UserCA
 	Events    Recorder
+	// Enrolment lets connectors in; nil: none are. CheckConnector decides whether a
+	// connector's certificate is still good, as connector.HubConfig.Check does.
+	Enrolment      *enrolment.Desk
+	CheckConnector func(context.Context, connector.Certificate) error
 
 	Log *slog.Logger     // default: nothing is logged
 	Now func() time.Time // default time.Now
@@ -76,11 +81,12 @@ type APIConfig struct {
 
 // API is what helpers use: API.md says how. Close it when it serves no more.
 type API struct {
-	cfg     APIConfig
-	mux     *http.ServeMux
-	devices *devices
-	wrong   *tries // credentials that an address gets wrong
-	signIns *tries // that an address starts
+	cfg      APIConfig
+	mux      *http.ServeMux
+	devices  *devices
+	visitors *visitors
+	wrong    *tries // credentials that an address gets wrong
+	signIns  *tries // that an address starts
 }
 
 // NewAPI checks the configuration and returns a handler for the TLS port.
@@ -89,18 +95,18 @@ func NewAPI(cfg APIConfig) (*API, error) {
 		cfg.HostPins == nil || cfg.CA == nil || cfg.Events == nil || cfg.URL == "" {
 		return nil, errors.New("the API lacks a required part of its configuration")
 	}
+	if cfg.Enrolment != nil && cfg.CheckConnector == nil {
+		return nil, errors.New("the API lets connectors in, but cannot check their certificates")
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), wrong: newTries(20, 3*time.Second), signIns: newTries(60, time.Second)}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), visitors: newVisitors(), wrong: newTries(20, 3*time.Second), signIns: newTries(60, time.Second)}
 	landing := Landing()
-	for _, route := range []struct {
-		pattern string
-		handle  func(http.ResponseWriter, *http.Request)
-	}{
+	routes := []route{
 		{"GET /{$}", landing.ServeHTTP},
 		{"GET /.well-known/oauth-authorization-server", a.metadata},
 		{"POST /oauth/device_authorization", a.deviceAuthorization},
@@ -112,14 +118,41 @@ func NewAPI(cfg APIConfig) (*API, error) {
 		{"GET /api/v1/origins", a.authenticated(a.origins)},
 		{"GET /api/v1/origins/{name}", a.authenticated(a.origin)},
 		{"POST /api/v1/certificate", a.authenticated(a.certificate)},
-	} {
+	}
+	if cfg.Enrolment != nil {
+		routes = append(routes, a.enrolmentRoutes()...)
+	}
+	for _, route := range routes {
 		a.mux.HandleFunc(route.pattern, route.handle)
 	}
 	return a, nil
 }
 
+// route is a path, and what answers there.
+type route struct {
+	pattern string
+	handle  http.HandlerFunc
+}
+
+func (a *API) enrolmentRoutes() []route {
+	return []route{
+		{"GET " + enrolPath, a.enrolPage},
+		{"GET " + enrolPath + "/style.css", a.style},
+		{"POST " + enrolPath + "/sign-in", a.enrolSignIn},
+		{"GET " + enrolPath + "/machine", a.enrolMachine},
+		{"POST " + enrolPath + "/decide", a.enrolDecide},
+		{"POST /api/v1/enrolments", a.enrol},
+		{"POST /api/v1/enrolments/certificate", a.enrolmentAnswer},
+		{"GET /api/v1/connector", a.certified(a.aboutConnector)},
+		{"POST /api/v1/connector/renew", a.certified(a.renew)},
+	}
+}
+
 // Close gives up the sign-ins that wait.
-func (a *API) Close() { a.devices.close() }
+func (a *API) Close() {
+	a.devices.close()
+	a.visitors.close()
+}
 
 const maxBody = 64 << 10 // bytes of a request
 

@@ -1,10 +1,8 @@
 package web
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"time"
@@ -103,12 +101,8 @@ func readCertificateRequest(r *http.Request) (ask certificateRequest, _ *problem
 		p := badRequest(text)
 		return ask, &p
 	}
-	decoder := json.NewDecoder(r.Body)
-	if err := decoder.Decode(&ask); err != nil {
-		return bad("the body is not the JSON object that is expected")
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return bad("there is something behind the JSON object")
+	if p := readJSON(r, &ask); p != nil {
+		return ask, p
 	}
 	key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(ask.PublicKey))
 	switch {

@@ -41,6 +41,8 @@ type ServerConfig struct {
 	// handshake is complete and its version TLS 1.3. The server closes the
 	// connection when Tunnel returns. Nil: tunnels are refused.
 	Tunnel func(ctx context.Context, conn *tls.Conn) error
+	// Rejected is told of client certificates that were not taken. Nil drops that.
+	Rejected func(remote net.Addr, err *tls.CertificateVerificationError)
 	// HTTP answers everybody else, over HTTP/2 or HTTP/1.1. Default: Landing.
 	HTTP http.Handler
 
@@ -217,6 +219,10 @@ func (s *Server) serveConn(raw *tracked) {
 	<-s.handshakes
 	if err != nil {
 		log.Debug("TLS handshake failed", "err", err)
+		var rejected *tls.CertificateVerificationError
+		if errors.As(err, &rejected) && s.cfg.Rejected != nil {
+			s.cfg.Rejected(raw.RemoteAddr(), rejected)
+		}
 		raw.Close()
 		return
 	}

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"time"
 
 	"github.com/sshgate/sshgate/connector"
@@ -58,4 +61,19 @@ func (g *gatewayd) watchRevocations(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// certificateRejected records a connector's certificate that TLS did not take, most
+// likely because it has expired. What another authority has signed is none of a
+// connector, and not worth a record that anybody could fill.
+func (g *gatewayd) certificateRejected(remote net.Addr, rejected *tls.CertificateVerificationError) {
+	if len(rejected.UnverifiedCertificates) == 0 || !g.tunnelCA.Signed(rejected.UnverifiedCertificates[0]) {
+		return
+	}
+	leaf := rejected.UnverifiedCertificates[0]
+	addr, _ := netip.ParseAddrPort(remote.String()) // for the record only
+	g.events.Record(sshgate.Event{
+		Time: time.Now(), Kind: sshgate.EventCredential, Identity: "connector " + leaf.Subject.CommonName, ClientAddr: addr.Addr().Unmap(),
+		Detail: "connector certificate", Reason: fmt.Sprintf("the certificate %s was not taken: %v", leaf.SerialNumber.Text(16), rejected.Err),
+	})
 }

@@ -1,0 +1,114 @@
+package web
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sshgate/sshgate/authflow"
+	"github.com/sshgate/sshgate/sshgate"
+)
+
+const (
+	visitorCookie = "__Host-sshgate-enrol" // the prefix binds it to this host and to HTTPS
+	visitLength   = 15 * time.Minute
+	maxVisitors   = 1000
+)
+
+// visitor is a browser whose user signs in on a page of the gateway, or has. Its
+// fields do not change.
+type visitor struct {
+	id     string
+	csrf   string // stands in the forms of the pages that it was given
+	code   string // of the machine that it is about
+	ticket *authflow.Ticket
+	since  sshgate.ConnectionID // names the sign-in in the log
+	told   sync.Once            // the sign-in's outcome is on record
+	end    *time.Timer
+}
+
+// visitors are those who are on the pages, by what their cookie says.
+type visitors struct {
+	mu     sync.Mutex
+	byID   map[string]*visitor
+	closed bool
+}
+
+func newVisitors() *visitors { return &visitors{byID: make(map[string]*visitor)} }
+
+// add lets somebody in who waits for the ticket's sign-in, nil when there are too
+// many. The visit ends by itself.
+func (s *visitors) add(ticket *authflow.Ticket, code string) *visitor {
+	v := &visitor{id: rand.Text(), csrf: rand.Text(), code: code, ticket: ticket, since: sshgate.NewConnectionID()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.byID) >= maxVisitors {
+		return nil
+	}
+	s.byID[v.id] = v
+	v.end = time.AfterFunc(visitLength, func() { s.remove(v) })
+	return v
+}
+
+// of returns who makes the request, nil where it has no cookie that is good.
+func (s *visitors) of(r *http.Request) *visitor {
+	cookie, err := r.Cookie(visitorCookie)
+	if err != nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byID[cookie.Value] // 128 random bits; a map's timing tells nothing of use
+}
+
+func (s *visitors) remove(v *visitor) {
+	s.mu.Lock()
+	found := s.byID[v.id] == v
+	delete(s.byID, v.id)
+	s.mu.Unlock()
+	if found {
+		v.leave()
+	}
+}
+
+func (s *visitors) close() {
+	s.mu.Lock()
+	s.closed = true
+	all := s.byID
+	s.byID = make(map[string]*visitor)
+	s.mu.Unlock()
+	for _, v := range all {
+		v.leave()
+	}
+}
+
+func (v *visitor) leave() {
+	v.end.Stop()
+	v.ticket.Leave()
+}
+
+// setCookie has the browser come back as the visitor.
+func (v *visitor) setCookie(w http.ResponseWriter) {
+	http.SetCookie(w, &http.Cookie{
+		Name: visitorCookie, Value: v.id, Path: "/", MaxAge: int(visitLength.Seconds()),
+		Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+	})
+}
+
+// sent tells whether the form comes from a page that the visitor was given.
+func (v *visitor) sent(r *http.Request) bool {
+	return subtle.ConstantTimeCompare([]byte(r.PostFormValue("csrf")), []byte(v.csrf)) == 1
+}
+
+// signedIn tells whether the sign-in is over, and how.
+func (v *visitor) signedIn() (id sshgate.Identity, over bool, err error) {
+	select {
+	case <-v.ticket.Done():
+		id, err = v.ticket.Result()
+		return id, true, err
+	default:
+		return sshgate.Identity{}, false, nil
+	}
+}
