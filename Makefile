@@ -30,6 +30,7 @@ test: test-unit test-e2e
 
 ## test-unit: run the tests of the packages
 test-unit: deps
+	@internal/deps/tool.sh nfpm >/dev/null || echo 'nfpm cannot be built: the tests of the packages are skipped' >&2
 	$(GOTEST) -race -timeout 10m $(UNIT)
 
 ## test-e2e: run the tests of the whole, with real clients and servers

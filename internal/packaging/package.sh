@@ -79,16 +79,18 @@ pack() {
 		put 0644 $here/sshgate-connector.openrc /usr/share/doc/sshgate/examples/sshgate-connector.openrc
 		put 0644 $here/com.github.sshgate.connector.plist /usr/share/doc/sshgate/examples/com.github.sshgate.connector.plist
 		DESCRIPTION='connector and client of the sshgate SSH access gateway
-The connector publishes SSH servers and other services through a gateway. It only
-dials out. The client reaches them over HTTPS; plain ssh needs nothing of this.'
+The connector publishes SSH servers and other services through a gateway. It
+only dials out. The client reaches them over HTTPS; plain ssh needs nothing of
+this.'
 		;;
 	sshgated)
 		put_all sshgated "$2" 8 sshgated.service
 		put 0644 config/example.gateway.yaml /usr/share/doc/sshgated/examples/sshgated.yaml
 		put 0644 $here/sshgated.sysusers /usr/lib/sysusers.d/sshgated.conf
-		DESCRIPTION='the sshgate SSH access gateway
-People reach machines that have no open port with the ssh, git, scp and rsync they
-already have: they sign in with single sign-on, and an access policy decides.'
+		DESCRIPTION='SSH access gateway with single sign-on
+People reach machines that have no open port with the ssh, git, scp and rsync
+they already have: they sign in with single sign-on, and an access policy
+decides.'
 		;;
 	esac
 	local script

@@ -7,49 +7,54 @@ import (
 	"testing"
 )
 
+// The calls of systemd's programs.
+const (
+	users   = "systemd-sysusers sshgated.conf\n"
+	reload  = "systemctl daemon-reload\n"
+	restart = "systemctl --no-block try-restart sshgated.service\n"
+	active  = "systemctl --quiet is-active sshgate-connector.service\n"
+)
+
+// scriptCalls is what each script calls, for each way that it is called itself.
+var scriptCalls = []struct {
+	script string
+	args   string // words; "-" is an empty one
+	calls  string
+}{
+	{"sshgated.postinst", "configure -", users + reload},
+	{"sshgated.postinst", "configure 1.0-1", users + reload + restart},
+	{"sshgated.postinst", "1", users + reload},
+	{"sshgated.postinst", "2", users + reload + restart},
+	{"sshgated.postinst", "abort-upgrade 1.0-1", ""},
+	{"sshgated.prerm", "remove", "systemctl disable --now sshgated.service\n"},
+	{"sshgated.prerm", "0", "systemctl disable --now sshgated.service\n"},
+	{"sshgated.prerm", "upgrade 1.0-1", ""},
+	{"sshgated.prerm", "1", ""},
+	{"sshgated.postrm", "remove", reload},
+	{"sshgated.postrm", "purge", reload},
+	{"sshgated.postrm", "0", reload},
+	{"sshgated.postrm", "1", ""},
+	{"sshgated.postrm", "upgrade 1.0-1", ""},
+
+	{"sshgate.postinst", "configure -", reload},
+	{"sshgate.postinst", "configure 1.0-1", reload + active},
+	{"sshgate.postinst", "1", reload},
+	{"sshgate.postinst", "2", reload + active},
+	{"sshgate.prerm", "remove", "systemctl disable --now sshgate-connector.service\n"},
+	{"sshgate.prerm", "0", "systemctl disable --now sshgate-connector.service\n"},
+	{"sshgate.prerm", "upgrade 1.0-1", ""},
+	{"sshgate.prerm", "1", ""},
+	{"sshgate.postrm", "remove", reload},
+	{"sshgate.postrm", "purge", reload},
+	{"sshgate.postrm", "0", reload},
+	{"sshgate.postrm", "1", ""},
+}
+
 // TestScripts runs the packages' scripts as dpkg and rpm do, where systemd runs, with
 // programs in the place of systemd's that note how they were called.
 func TestScripts(t *testing.T) {
 	need(t, "sh")
-	const (
-		users   = "systemd-sysusers sshgated.conf\n"
-		reload  = "systemctl daemon-reload\n"
-		restart = "systemctl --no-block try-restart sshgated.service\n"
-		active  = "systemctl --quiet is-active sshgate-connector.service\n"
-	)
-	for _, test := range []struct {
-		script string
-		args   string // words; "-" is an empty one
-		calls  string
-	}{
-		{"sshgated.postinst", "configure -", users + reload},
-		{"sshgated.postinst", "configure 1.0-1", users + reload + restart},
-		{"sshgated.postinst", "1", users + reload},
-		{"sshgated.postinst", "2", users + reload + restart},
-		{"sshgated.postinst", "abort-upgrade 1.0-1", ""},
-		{"sshgated.prerm", "remove", "systemctl disable --now sshgated.service\n"},
-		{"sshgated.prerm", "0", "systemctl disable --now sshgated.service\n"},
-		{"sshgated.prerm", "upgrade 1.0-1", ""},
-		{"sshgated.prerm", "1", ""},
-		{"sshgated.postrm", "remove", reload},
-		{"sshgated.postrm", "purge", reload},
-		{"sshgated.postrm", "0", reload},
-		{"sshgated.postrm", "1", ""},
-		{"sshgated.postrm", "upgrade 1.0-1", ""},
-
-		{"sshgate.postinst", "configure -", reload},
-		{"sshgate.postinst", "configure 1.0-1", reload + active},
-		{"sshgate.postinst", "1", reload},
-		{"sshgate.postinst", "2", reload + active},
-		{"sshgate.prerm", "remove", "systemctl disable --now sshgate-connector.service\n"},
-		{"sshgate.prerm", "0", "systemctl disable --now sshgate-connector.service\n"},
-		{"sshgate.prerm", "upgrade 1.0-1", ""},
-		{"sshgate.prerm", "1", ""},
-		{"sshgate.postrm", "remove", reload},
-		{"sshgate.postrm", "purge", reload},
-		{"sshgate.postrm", "0", reload},
-		{"sshgate.postrm", "1", ""},
-	} {
+	for _, test := range scriptCalls {
 		t.Run(test.script+" "+test.args, func(t *testing.T) {
 			dir := t.TempDir()
 			calls := filepath.Join(dir, "calls")
