@@ -3,17 +3,23 @@
 GO      ?= go
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
+# Where build puts the programs.
+BIN     := bin
 GOTEST  := $(GO) run ./internal/deps/gotest
 # The end-to-end tests time real programs, so they run after the others.
 UNIT     = $$($(GO) list ./... | grep -v '/internal/e2e$$')
 
-.PHONY: build demo test test-unit test-e2e deps lint fuzz clean help
+.PHONY: build package demo test test-unit test-e2e deps lint fuzz clean help
 
 ## build: build bin/sshgated and bin/sshgate (the default)
 # Without -buildvcs, which fails where git distrusts the owner of the folder; the
 # version comes from git describe. The folder sshgate holds source, hence bin/.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/sshgated ./cmd/sshgate
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/sshgated ./cmd/sshgate
+
+## package: make deb and rpm packages of both, for amd64 and arm64, in dist
+package:
+	VERSION='$(VERSION)' internal/packaging/package.sh dist amd64 arm64
 
 ## demo: build, and run a gateway with everything it needs on this machine
 demo: build
@@ -24,6 +30,7 @@ test: test-unit test-e2e
 
 ## test-unit: run the tests of the packages
 test-unit: deps
+	@internal/deps/tool.sh nfpm >/dev/null || echo 'nfpm cannot be built: the tests of the packages are skipped' >&2
 	$(GOTEST) -race -timeout 10m $(UNIT)
 
 ## test-e2e: run the tests of the whole, with real clients and servers

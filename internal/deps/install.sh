@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests use besides Go: the ssh clients and servers that people
-# have, and a second OpenID Connect provider. It does nothing when all is there.
+# have, a second OpenID Connect provider, and what reads units and packages. It does
+# nothing when all is there.
 #
 # It uses apt-get, as root or with a sudo that asks for no password; where it
 # cannot, it says what is missing. What is missing does not stop it, because the
@@ -40,6 +41,8 @@ needed=(
 	"chromium chromium"
 	"node nodejs"
 	"npm npm"
+	"systemd-analyze systemd"
+	"rpm rpm"
 	"gcc gcc" # for the race detector
 	"/usr/include/stdlib.h libc6-dev"
 )

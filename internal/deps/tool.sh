@@ -2,17 +2,18 @@
 # Prints the path of a pinned tool, which it builds on first use. The binaries
 # live outside of the tree, one for each version of the tool and of Go.
 #
-#   tool.sh staticcheck | golangci-lint | soft
+#   tool.sh staticcheck | golangci-lint | nfpm | soft
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
 case "${1:-}" in
 staticcheck) module=honnef.co/go/tools/cmd/staticcheck@v0.8.2 ;;
 golangci-lint) module=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 ;;
+nfpm) module=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2 ;;
 soft) # Soft Serve, at the version that forge/go.mod has
 	module="github.com/charmbracelet/soft-serve/cmd/soft@$(sed -n 's|.*charmbracelet/soft-serve \(v[0-9.]*\).*|\1|p' "$here/forge/go.mod")" ;;
 *)
-	echo "usage: $0 staticcheck | golangci-lint | soft" >&2
+	echo "usage: $0 staticcheck | golangci-lint | nfpm | soft" >&2
 	exit 2
 	;;
 esac
