@@ -23,7 +23,7 @@ The gateway's operator issues its certificate with "sshgated connector-cert".`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.AddCommand(newConnectorRun(), newConnectorCheck())
+	cmd.AddCommand(newConnectorRun(), newConnectorCheck(), newConnectorInstall(), newConnectorUninstall())
 	return cmd
 }
 
