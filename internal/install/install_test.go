@@ -16,6 +16,7 @@ func TestInstall(t *testing.T) {
 		return
 	}
 	before := machineTree(t)
+	must(t, os.Remove("/run/sshd")) // as while its service does not run
 	dry := sshgate(t, 0, "install", "--dry-run")
 	contains(t, dry, "write    "+unit+" (mode 0644", "\n    ExecStart=/usr/local/bin/sshgate connector run --config /etc/sshgate/connector.yaml\n",
 		"\n    TrustedUserCAKeys /etc/ssh/sshgate_user_ca.pub\n", "run      systemctl restart --no-block", "write    "+program+" (mode 0755")
@@ -29,6 +30,9 @@ func TestInstall(t *testing.T) {
 	}
 	sameTree(t, before, machineTree(t))
 	called(t)
+	if exists("/run/sshd") {
+		t.Error("a dry run has made sshd's directory")
+	}
 
 	done := sshgate(t, 0, "install")
 	contains(t, done, "sshgate-connector.service is active (running): connected to gate.test")
