@@ -21,15 +21,7 @@ import (
 
 const defaultInstallWait = 30 * time.Second
 
-func newConnectorInstall() *cobra.Command {
-	var flags installFlags
-	var path string
-	var noSSHD bool
-	var wait time.Duration
-	cmd := &cobra.Command{
-		Use:   "install",
-		Short: "Install the connector as a service of this machine",
-		Long: `Install the connector as a systemd service, after "sshgate connector login" has put
+const installLong = `Install the connector as a systemd service, after "sshgate connector login" has put
 its configuration and certificate into /etc/sshgate. In order, and only what is not
 there already:
 
@@ -51,13 +43,25 @@ unit in ~/.config/systemd/user, the configuration by default ~/.config/sshgate/c
 sshd is left alone.
 
 Exit codes: 0 the service is active, 1 something failed, or it is not active yet, 2 a
-wrong flag or a configuration that cannot be used.`,
-		Example: `  sshgate connector install --dry-run
+wrong flag or a configuration that cannot be used.`
+
+const installExample = `  sshgate connector install --dry-run
   sudo sshgate connector install
   sudo sshgate connector install --no-sshd --wait 2m
   sshgate connector install --user
-  sshgate connector install --dry-run --json | jq -r '.changes[].path // empty'`,
-		Args: noArguments,
+  sshgate connector install --dry-run --json | jq -r '.changes[].path // empty'`
+
+func newConnectorInstall() *cobra.Command {
+	var flags installFlags
+	var path string
+	var noSSHD bool
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:     "install",
+		Short:   "Install the connector as a service of this machine",
+		Long:    installLong,
+		Example: installExample,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			machine, err := flags.machine()
 			if err != nil {

@@ -40,6 +40,10 @@ needed=(
 	"chromium chromium"
 	"node nodejs"
 	"npm npm"
+	"systemctl systemd"
+	"systemd-analyze systemd"
+	"/lib/systemd/systemd systemd"
+	"unshare util-linux"
 	"gcc gcc" # for the race detector
 	"/usr/include/stdlib.h libc6-dev"
 )

@@ -245,13 +245,13 @@ func (m *Machine) readUserCA(path string) (text string, keys []string, err error
 		}
 		key, ok := publicKey(line)
 		if !ok {
-			return "", nil, fmt.Errorf("%s has a line that is not a public key; expected what \"sshgated ca\" prints, as in ssh-ed25519 AAAA...", path)
+			return "", nil, fmt.Errorf("%s has a line that is not a public key; expected what \"sshgated ca\" prints, one line for each key", path)
 		}
 		text += line + "\n"
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return "", nil, fmt.Errorf("%s has no key; expected what \"sshgated ca\" prints, as in ssh-ed25519 AAAA...", path)
+		return "", nil, fmt.Errorf("%s has no key; expected what \"sshgated ca\" prints, one line for each key", path)
 	}
 	return text, keys, nil
 }
