@@ -283,15 +283,14 @@ func TestRefusals(t *testing.T) {
 	if !ownMachine(t) {
 		return
 	}
-	nobody := func(code int, args ...string) string {
-		cmd := exec.Command(built, append([]string{"connector"}, args...)...)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		return runProgram(t, code, cmd)
+	unprivileged := func(code int, args ...string) string {
+		t.Helper()
+		return runProgram(t, code, nobody(built, append([]string{"connector"}, args...)...))
 	}
 	write(t, "/run/calls", "", 0o666)
-	contains(t, nobody(1, "install"), "this takes root")
-	contains(t, nobody(1, "uninstall"), "this takes root")
-	contains(t, nobody(0, "install", "--dry-run"), "write    "+dropIn)
+	contains(t, unprivileged(1, "install"), "this takes root")
+	contains(t, unprivileged(1, "uninstall"), "this takes root")
+	contains(t, unprivileged(0, "install", "--dry-run"), "write    "+dropIn)
 	write(t, "/etc/ssh/sshd_config", "", 0o644)
 	contains(t, sshgate(t, 2, "install", "--user", "--root", "/"), "exclude each other")
 	contains(t, sshgate(t, 2, "install", "--wait", "-1s"), "--wait is -1s")

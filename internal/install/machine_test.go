@@ -86,7 +86,7 @@ func ownMachine(t *testing.T) bool {
 		makeMachine(t)
 		return true
 	}
-	need(t, "unshare", "cp", "/usr/sbin/sshd", "ssh", "ssh-keygen", "systemctl", "systemd-analyze", "/lib/systemd/systemd")
+	need(t, "unshare", "setpriv", "cp", "/usr/sbin/sshd", "ssh", "ssh-keygen", "systemctl", "systemd-analyze", "/lib/systemd/systemd")
 	line := []string{"unshare", "--mount", "--propagation", "private", os.Args[0], "-test.run", "^" + t.Name() + "$", "-test.v"}
 	environ := childEnv + "=" + built
 	if os.Geteuid() != 0 {

@@ -48,7 +48,7 @@ func (p *Plan) sshd(ctx context.Context, caFile string) error {
 	file := settings["trustedusercakeys"]
 	have, err := os.ReadFile(m.path(file))
 	switch {
-	case file == "none":
+	case file == "none", file == "":
 	case err == nil && hasKeys(string(have), keys):
 		p.note("sshd trusts the gateway's user CA already, in %s", file)
 		return nil
@@ -61,7 +61,7 @@ func (p *Plan) sshd(ctx context.Context, caFile string) error {
 	if err := p.write(userCAFile, []byte(text), 0o644, sshdPart); err != nil {
 		return err
 	}
-	if file == "none" {
+	if file != userCAFile {
 		if err := p.write(dropIn, []byte(dropInText), 0o644, sshdPart); err != nil {
 			return err
 		}

@@ -3,8 +3,10 @@ package install_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,52 +21,64 @@ func TestUser(t *testing.T) {
 	if !ownMachine(t) {
 		return
 	}
-	const home = "/run/home"
-	must(t, os.Mkdir(home, 0o755))
-	must(t, os.Mkdir("/run/user", 0o700))
+	const home, config = "/run/home", "/run/home/conf/sshgate"
 	must(t, os.Remove("/run/bin/systemctl"))
 	for name, value := range map[string]string{
 		"HOME": home, "XDG_RUNTIME_DIR": "/run/user", "XDG_CONFIG_HOME": home + "/conf", "XDG_STATE_HOME": "",
-		"DBUS_SESSION_BUS_ADDRESS": "", // unset below
+		"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/bus",
 	} {
 		t.Setenv(name, value)
 	}
-	must(t, os.Unsetenv("DBUS_SESSION_BUS_ADDRESS"))
-	contains(t, sshgate(t, 2, "install", "--user"), "there is no configuration /run/home/conf/sshgate/connector.yaml")
-	config := home + "/conf/sshgate"
-	login(t, config, "gate.test")
-	contains(t, sshgate(t, 1, "install", "--user"), "your service manager has to run")
+	must(t, os.Mkdir("/run/user", 0o700))
 	serveGateway(t, config)
+	output(t, "chown", "-R", "65534:65534", home, "/run/user")
+	user := func(code int, args ...string) string {
+		t.Helper()
+		return runProgram(t, code, nobody(built, append([]string{"connector"}, args...)...))
+	}
+	contains(t, user(2, "install", "--user", "-c", "none.yaml"), "there is no configuration", "sshgate connector login")
+	contains(t, user(1, "install", "--user"), "your service manager has to run")
 	startManager(t)
 
 	machine, before := machineTree(t), tree(t, home)
-	contains(t, sshgate(t, 0, "install", "--user", "--dry-run"), "write    /run/home/.local/bin/sshgate", "\n    WantedBy=default.target\n")
+	contains(t, user(0, "install", "--user", "--dry-run"), "write    /run/home/.local/bin/sshgate", "\n    WantedBy=default.target\n")
 	sameTree(t, before, tree(t, home))
-	contains(t, sshgate(t, 0, "install", "--user"), "sshgate-connector.service is active (running)", "loginctl enable-linger")
-	if out := output(t, "systemd-analyze", "--user", "verify", config+"/../systemd/user/sshgate-connector.service"); strings.TrimSpace(out) != "" {
-		t.Errorf("systemd-analyze verify: %s", out)
+	contains(t, user(0, "install", "--user"), "sshgate-connector.service is active (running)", "loginctl enable-linger")
+	verify := nobody("systemd-analyze", "--user", "verify", home+"/conf/systemd/user/sshgate-connector.service")
+	if out, err := verify.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
-	contains(t, output(t, "systemctl", "--user", "is-enabled", "sshgate-connector"), "enabled")
-	contains(t, sshgate(t, 0, "install", "--user"), "nothing to change", "is active")
-	sshgate(t, 0, "uninstall", "--user", "--purge")
-	after := tree(t, home)
+	if out, err := nobody("systemctl", "--user", "is-enabled", "sshgate-connector").CombinedOutput(); string(out) != "enabled\n" {
+		t.Errorf("is-enabled: %v %s", err, out)
+	}
+	contains(t, user(0, "install", "--user"), "nothing to change", "is active")
+	user(0, "uninstall", "--user", "--purge")
 	for path := range before {
 		if strings.HasPrefix(path, config) {
-			if _, ok := after[path]; ok {
-				t.Errorf("%s is still there", path)
-			}
 			delete(before, path)
 		}
 	}
-	sameTree(t, before, after)
+	sameTree(t, before, tree(t, home))
 	sameTree(t, machine, machineTree(t)) // none of it
 }
 
-// startManager starts the user's service manager, and ends it with the test.
+// nobody is a command that runs without any privilege.
+func nobody(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	return cmd
+}
+
+// startManager starts the service manager of nobody, in control groups that nobody owns,
+// and ends it with the test.
 func startManager(t *testing.T) {
 	t.Helper()
+	groups := ownGroups(t)
+	script := `for g; do echo $$ >"$g/cgroup.procs" || exit; done
+exec setpriv --reuid 65534 --regid 65534 --clear-groups /lib/systemd/systemd --user --log-target=console`
 	var log strings.Builder
-	manager := exec.Command("/lib/systemd/systemd", "--user", "--log-target=console")
+	manager := exec.Command("sh", append([]string{"-c", script, "sh"}, groups...)...)
 	manager.Stdout, manager.Stderr = &log, &log
 	must(t, manager.Start())
 	ended := make(chan struct{})
@@ -73,12 +87,15 @@ func startManager(t *testing.T) {
 		_ = manager.Wait()
 	}()
 	t.Cleanup(func() {
-		_ = exec.Command("systemctl", "--user", "--no-block", "exit").Run()
+		_ = nobody("systemctl", "--user", "--no-block", "exit").Run()
 		select {
 		case <-ended:
 		case <-time.After(5 * time.Second):
-			_ = manager.Process.Signal(syscall.SIGKILL)
+			_ = manager.Process.Kill()
 			<-ended
+		}
+		if t.Failed() {
+			t.Logf("the service manager: %s", log.String())
 		}
 	})
 	eventually(t, "the service manager is up", func() bool {
@@ -87,8 +104,35 @@ func startManager(t *testing.T) {
 			skip(t, "systemd --user cannot run here: %s", log.String())
 		default:
 		}
-		return exec.Command("systemctl", "--user", "show", "-p", "Version").Run() == nil
+		return nobody("systemctl", "--user", "show", "-p", "Version").Run() == nil
 	})
+}
+
+// ownGroups makes control groups for a service manager below the test's own, as systemd
+// does for a user, and removes them with the test. See cgroups(7) for the hierarchies.
+func ownGroups(t *testing.T) []string {
+	t.Helper()
+	var groups []string
+	for line := range strings.Lines(read(t, "/proc/self/cgroup")) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		mounted := "/sys/fs/cgroup"
+		switch {
+		case fields[1] == "name=systemd":
+			mounted += "/systemd"
+		case fields[1] != "":
+			continue
+		case exists(mounted + "/unified"):
+			mounted += "/unified"
+		}
+		group := filepath.Join(mounted, fields[2], fmt.Sprintf("sshgate-test-%d", os.Getpid()))
+		if err := os.Mkdir(group, 0o755); err != nil {
+			skip(t, "there can be no control group for a service manager: %v", err)
+		}
+		t.Cleanup(func() { _ = exec.Command("find", group, "-depth", "-type", "d", "-delete").Run() })
+		output(t, "chown", "-R", "65534:65534", group)
+		groups = append(groups, group)
+	}
+	return groups
 }
 
 // serveGateway is a gateway's tunnel, and writes to the directory what a connector needs
