@@ -1,7 +1,6 @@
 package install_test
 
 import (
-	"os"
 	"strings"
 	"testing"
 )
@@ -35,8 +34,9 @@ func TestRoot(t *testing.T) {
 
 	write(t, root+"/etc/ssh/sshd_config", "Port 22\n", 0o644)
 	contains(t, sshgate(t, 1, "install", "--root", root), "add this line at the top of /etc/ssh/sshd_config")
-	write(t, root+"/etc/sshgate/connector.yaml", "key_file: "+os.Args[0]+"\n"+read(t, root+"/etc/sshgate/connector.yaml"), 0o644)
-	must(t, os.Chmod(os.Args[0], 0o700))
+	outside := t.TempDir() + "/key"
+	write(t, outside, "a key\n", 0o600)
+	write(t, root+"/etc/sshgate/connector.yaml", "key_file: "+outside+"\n"+read(t, root+"/etc/sshgate/connector.yaml"), 0o644)
 	contains(t, sshgate(t, 2, "install", "--root", root), "which is outside of")
 	contains(t, sshgate(t, 2, "install", "--root", root+"/none"), "there is no configuration")
 }
