@@ -122,7 +122,7 @@ func connectorOrigin(dst *ConnectorOrigin) func(cursor) {
 	return func(c cursor) {
 		c.object(schema{
 			"name": parsed(&dst.Name, sshgate.ParseOriginName, "expected the name that people reach it by, as in web1"),
-			"url":  parsed(&dst.URL, originURL, "expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH"),
+			"url":  parsed(&dst.URL, ParseOriginURL, "expected ssh://HOST:PORT, tcp://HOST:PORT, rdp://HOST:PORT or unix:///PATH"),
 			"port": port(&dst.Port),
 		}, required{
 			"name": "expected the name that people reach it by, as in web1",

@@ -234,8 +234,9 @@ func isLoopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// originURL reads ssh://HOST[:PORT] and fills in port 22.
-func originURL(s string) (*url.URL, error) {
+// ParseOriginURL reads what a connector dials for an origin: ssh://HOST[:PORT], whose
+// port 22 it fills in, tcp://HOST:PORT, rdp://HOST[:PORT] (3389) or unix:///PATH.
+func ParseOriginURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "" && u.Scheme != "unix" || u.Opaque != "":

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/config"
 	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/internal/enrol"
 )
 
 func newConnector() *cobra.Command {
@@ -19,18 +21,48 @@ func newConnector() *cobra.Command {
 		Long: `The connector publishes SSH servers through a gateway. It dials the gateway and
 the servers in its configuration, nothing else, and opens no port.
 
-The gateway's operator issues its certificate with "sshgated connector-cert".`,
+"login" has this machine let in at a gateway, by somebody who signs in; "install" makes
+the connector a service of the machine.`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.AddCommand(newConnectorRun(), newConnectorCheck())
+	cmd.AddCommand(newConnectorRun(), newConnectorCheck(), newConnectorInstall(), newConnectorUninstall(), newConnectorLogin(), newConnectorExample())
 	return cmd
 }
 
-const defaultConnectorConfig = "/etc/sshgate/connector.yaml"
+const (
+	systemConnectorDir     = "/etc/sshgate"
+	defaultConnectorConfig = systemConnectorDir + "/connector.yaml"
+)
+
+// ownConnectorDir is where the files of a user's connector are: root's is the
+// system's.
+func ownConnectorDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return systemConnectorDir, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", usageError{fmt.Errorf("there is no configuration directory: %w; name one with --cert-dir", err)}
+	}
+	return filepath.Join(dir, "sshgate"), nil
+}
+
+func newConnectorExample() *cobra.Command {
+	return &cobra.Command{
+		Use:   "example",
+		Short: "Print a commented configuration to start from",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), config.ExampleConnector)
+			return err
+		},
+	}
+}
 
 // connectorFlags are what the connector's commands share: a file, or all of it.
 type connectorFlags struct {
+	cmd       *cobra.Command
 	path      string
 	gateway   string
 	dir       string
@@ -39,10 +71,11 @@ type connectorFlags struct {
 }
 
 func (f *connectorFlags) add(cmd *cobra.Command) {
+	f.cmd = cmd
 	flags := cmd.Flags()
-	flags.StringVarP(&f.path, "config", "c", defaultConnectorConfig, "the connector's configuration `FILE`")
+	flags.StringVarP(&f.path, "config", "c", defaultConnectorConfig, "the connector's configuration `FILE`; a user other than root has it in sshgate/connector.yaml of the configuration directory, where there is one")
 	flags.StringVar(&f.gateway, "gateway", "", "in place of a file: the gateway's `HOST[:PORT]` (443)")
-	flags.StringVar(&f.dir, "cert-dir", "/etc/sshgate", "in place of a file: the `DIRECTORY` with connector.crt, connector.key and, unless the gateway's certificate is a public CA's, gateway-ca.crt")
+	flags.StringVar(&f.dir, "cert-dir", systemConnectorDir, "in place of a file: the `DIRECTORY` with connector.crt, connector.key and, unless the gateway's certificate is a public CA's, gateway-ca.crt")
 	flags.StringArrayVar(&f.hostnames, "hostname", nil, "in place of a file: what to publish, `NAME[:PORT]`; repeatable, each with its --url")
 	flags.StringArrayVar(&f.urls, "url", nil, "in place of a file: where it is, ssh://HOST:PORT, tcp://, rdp:// or unix:///PATH")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // these fail only for an unknown flag
@@ -51,6 +84,7 @@ func (f *connectorFlags) add(cmd *cobra.Command) {
 
 // load reads the configuration. An error is the user's to mend.
 func (f *connectorFlags) load() (*config.Connector, error) {
+	f.preferOwn()
 	if f.gateway != "" || len(f.hostnames) > 0 || len(f.urls) > 0 {
 		return f.fromFlags()
 	}
@@ -59,6 +93,26 @@ func (f *connectorFlags) load() (*config.Connector, error) {
 		return nil, usageError{err}
 	}
 	return cfg, err
+}
+
+// preferOwn has the defaults be a user's own, where "login" has put something there.
+func (f *connectorFlags) preferOwn() {
+	dir, err := ownConnectorDir()
+	if err != nil {
+		return
+	}
+	for flag, own := range map[string]struct {
+		value *string
+		path  string
+		file  string
+	}{
+		"config":   {&f.path, filepath.Join(dir, enrol.ConfigFile), enrol.ConfigFile},
+		"cert-dir": {&f.dir, dir, connector.KeyFile},
+	} {
+		if _, err := os.Stat(filepath.Join(dir, own.file)); err == nil && !f.cmd.Flags().Changed(flag) {
+			*own.value = own.path
+		}
+	}
 }
 
 // fromFlags makes the configuration that the flags describe, by the same rules as a
@@ -72,7 +126,7 @@ func (f *connectorFlags) fromFlags() (*config.Connector, error) {
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "gateway: %q\n", f.gateway)
-	if _, err := os.Stat(filepath.Join(f.dir, "gateway-ca.crt")); err == nil {
+	if _, err := os.Stat(filepath.Join(f.dir, connector.GatewayCAFile)); err == nil {
 		text.WriteString("gateway_ca_file: gateway-ca.crt\n")
 	}
 	text.WriteString("origins:\n")

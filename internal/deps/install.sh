@@ -41,7 +41,10 @@ needed=(
 	"chromium chromium"
 	"node nodejs"
 	"npm npm"
+	"systemctl systemd"
 	"systemd-analyze systemd"
+	"/lib/systemd/systemd systemd"
+	"unshare util-linux"
 	"rpm rpm"
 	"gcc gcc" # for the race detector
 	"/usr/include/stdlib.h libc6-dev"

@@ -47,15 +47,15 @@ func (a *Access) signIn(ctx context.Context, hostname, bad string) (Token, error
 	return t, nil
 }
 
-// prompt is what a sign-in shows, in a file for those who wait for it.
-type prompt struct {
+// promptNote is what a sign-in shows, in a file for those who wait for it.
+type promptNote struct {
 	URL  string `json:"url"`
 	Code string `json:"code"`
 }
 
 // waitForOther waits until the process that signs in is done, or gone.
 func (a *Access) waitForOther(ctx context.Context, l *lock) error {
-	var p prompt
+	var p promptNote
 	text := "sshgate: waiting for the sign-in of another sshgate"
 	if data, err := readFile(filepath.Join(a.Place.dir, promptFile)); err == nil && json.Unmarshal(data, &p) == nil && p.URL != "" {
 		text += ": " + printable(p.URL)
@@ -102,7 +102,7 @@ func (a *Access) askForSignIn(ctx context.Context, hostname string) (Token, erro
 		return Token{}, &Problem{Kind: Unreachable, Text: a.Gateway.Address + " sent a sign-in that cannot be used"}
 	}
 	file := filepath.Join(a.Place.dir, promptFile)
-	if data, err := json.Marshal(prompt{URL: d.url(), Code: d.UserCode}); err == nil {
+	if data, err := json.Marshal(promptNote{URL: d.url(), Code: d.UserCode}); err == nil {
 		_ = writeFile(file, data) // a help for others, no more
 		defer os.Remove(file)
 	}
@@ -115,22 +115,40 @@ func (a *Access) askForSignIn(ctx context.Context, hostname string) (Token, erro
 	return t, nil
 }
 
-// show writes where to sign in, and opens a browser where there is one.
+// show writes where to sign in.
 func (a *Access) show(d deviceAnswer) {
-	address, code := printable(d.url()), printable(d.UserCode)
 	what := "and enter this code"
 	if d.VerificationURIComplete != "" {
 		what = "and check that the page shows this code"
 	}
-	fmt.Fprintf(a.opts.Stderr, "\nTo sign in at %s, open this address in a browser:\n\n    %s\n\n%s:  %s\n\n", a.Gateway.host(), address, what, code)
-	if a.opts.QR {
-		fmt.Fprint(a.opts.Stderr, qr(address), "\n")
+	Show(a.opts.Stderr, a.opts.Getenv, Prompt{
+		Intro: "To sign in at " + a.Gateway.host() + ", open this address in a browser:",
+		URL:   d.url(), CodeText: what, Code: d.UserCode, QR: a.opts.QR, NoBrowser: a.opts.NoBrowser,
+	})
+}
+
+// Prompt is what a person has to see who shall open a page.
+type Prompt struct {
+	Intro     string // a line, with a colon at its end
+	URL       string
+	CodeText  string // what the code is for
+	Code      string
+	QR        bool // draw the address, too
+	NoBrowser bool
+}
+
+// Show writes where to go, and opens a browser where there is one.
+func Show(w io.Writer, getenv func(string) string, p Prompt) {
+	address := printable(p.URL)
+	fmt.Fprintf(w, "\n%s\n\n    %s\n\n%s:  %s\n\n", p.Intro, address, p.CodeText, printable(p.Code))
+	if p.QR {
+		fmt.Fprint(w, qr(address), "\n")
 	}
-	if !a.opts.NoBrowser && hasBrowser(a.opts.Getenv) {
+	if !p.NoBrowser && hasBrowser(getenv) {
 		browser.Stdout, browser.Stderr = io.Discard, io.Discard
 		_ = browser.OpenURL(address) // the address is on the screen, too
 	}
-	fmt.Fprintln(a.opts.Stderr, "Waiting for you ... (Ctrl-C gives up)")
+	fmt.Fprintln(w, "Waiting for you ... (Ctrl-C gives up)")
 }
 
 // hasBrowser tells whether a browser would open before the user's eyes.

@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"internal/devidp":        nil,
 	"internal/devidp/":       nil,
 	"internal/deps/":         nil,
+	"internal/install":       {"internal/packaging"},
 	"internal/interrupt":     nil,
 	"internal/logging":       nil,
 	"internal/oidcprovider":  {"internal/devidp/approve"},
