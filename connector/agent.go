@@ -100,13 +100,19 @@ type Agent struct {
 	lingering atomic.Int64
 	streams   atomic.Int64
 	served    atomic.Uint64
+	traffic   traffic
 
-	mu       sync.Mutex // guards what follows
+	// mu guards what follows. It is taken before those of an uplink and of keys.
+	mu       sync.Mutex
 	running  bool
 	origins  map[sshgate.Endpoint]Origin
 	watching map[sshgate.Endpoint]context.CancelFunc // host keys, while Run runs
 	watch    func(Origin) context.CancelFunc         // nil unless Run runs
 	refused  map[sshgate.Endpoint]Refusal            // what the log was told last
+	accepted map[sshgate.Endpoint]bool               // the gateway's last word
+	slots    []slot
+	uplinks  map[*uplink]bool // that are registered
+	counts   counts
 }
 
 // NewAgent checks the configuration. Nothing is dialled before Run.
@@ -149,6 +155,10 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		ready:    make(chan struct{}),
 		done:     make(chan struct{}),
 		refused:  make(map[sshgate.Endpoint]Refusal),
+		accepted: make(map[sshgate.Endpoint]bool),
+		slots:    make([]slot, cfg.Connections),
+		uplinks:  make(map[*uplink]bool),
+		counts:   newCounts(),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	return a, nil
@@ -277,6 +287,12 @@ func (a *Agent) SetOrigins(list []Origin) error {
 			a.keys.forget(service.Origin)
 		}
 	}
+	for service := range a.origins {
+		if _, stays := origins[service]; !stays {
+			delete(a.accepted, service)
+			delete(a.refused, service)
+		}
+	}
 	a.origins = origins
 	for service, o := range origins {
 		if _, watched := a.watching[service]; !watched && o.isSSH() && a.watch != nil {
@@ -343,7 +359,8 @@ func (a *Agent) keepConnected(ctx context.Context, n int) {
 	retry := a.newBackOff(a.timing.retryFirst, a.timing.retryMost)
 	log := a.log.With("gateway", a.cfg.Gateway, "slot", n)
 	for {
-		stable, err := a.connect(ctx, log)
+		a.trying(n)
+		stable, err := a.connect(ctx, n, log)
 		if ctx.Err() != nil || a.isStopping() {
 			return
 		}
@@ -351,7 +368,9 @@ func (a *Agent) keepConnected(ctx context.Context, n int) {
 			retry.Reset()
 		}
 		wait := retry.NextBackOff()
-		log.Warn("the tunnel is down", "cause", explain(err), "next_try_in", wait.Round(time.Millisecond))
+		err = explain(err)
+		a.down(n, err, a.cfg.Now().Add(wait))
+		log.Warn("the tunnel is down", "cause", err, "next_try_in", wait.Round(time.Millisecond))
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -379,11 +398,12 @@ var errMoved = errors.New("the gateway asked for another tunnel in its place")
 // connect opens one tunnel and returns when it has ended or another should take
 // its place, with the reason. It tells whether the tunnel was up long enough to
 // call it stable.
-func (a *Agent) connect(ctx context.Context, log *slog.Logger) (stable bool, err error) {
+func (a *Agent) connect(ctx context.Context, n int, log *slog.Logger) (stable bool, err error) {
 	u, err := a.open(ctx, log)
 	if err != nil {
 		return false, err
 	}
+	u.slot = n
 	ended := make(chan error, 1)
 	a.tunnels.Go(func() { ended <- u.run(ctx) })
 	select {
