@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"internal/oidcprovider/": nil,
 	"internal/helper":        {"sshgate", "internal/proxydial", "internal/wsstream"},
 	"internal/proxydial":     nil,
+	"internal/station":       {"sshgate", "connector"},
 	"internal/wsstream":      nil,
 	"internal/":              {"sshgate", "connector", "internal/logging"},
 
