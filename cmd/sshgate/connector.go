@@ -17,13 +17,14 @@ func newConnector() *cobra.Command {
 		Use:   "connector",
 		Short: "Publish SSH servers through a gateway",
 		Long: `The connector publishes SSH servers through a gateway. It dials the gateway and
-the servers in its configuration, nothing else, and opens no port.
+the servers in its configuration, nothing else, and opens no port; "status" asks it on a
+unix socket of this machine.
 
 The gateway's operator issues its certificate with "sshgated connector-cert".`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.AddCommand(newConnectorRun(), newConnectorCheck())
+	cmd.AddCommand(newConnectorRun(), newConnectorCheck(), newConnectorStatus())
 	return cmd
 }
 
