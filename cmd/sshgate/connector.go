@@ -24,7 +24,7 @@ The gateway's operator issues its certificate with "sshgated connector-cert".`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.AddCommand(newConnectorRun(), newConnectorCheck(), newConnectorStatus())
+	cmd.AddCommand(newConnectorRun(), newConnectorCheck(), newConnectorStatus(), newConnectorDiag())
 	return cmd
 }
 
