@@ -131,6 +131,10 @@ func TestConnectorIsOutboundOnly(t *testing.T) {
 			}
 			return nil
 		})
+		if archive := diag(t, s.path("connector/connector.yaml"), socket); !strings.Contains(archive, "difference to the gateway: ") ||
+			strings.Contains(archive, "difference to the gateway: not known") || strings.Contains(archive, "missing.txt") {
+			t.Errorf("connector diag:\n%s", tail(archive, 3000))
+		}
 		s.connector.stop(syscall.SIGKILL)
 		if out := status(1); !strings.Contains(out, "no connector answers on "+socket) {
 			t.Errorf("the connector was killed, and its status is\n%s", out)
@@ -146,4 +150,19 @@ func TestConnectorIsOutboundOnly(t *testing.T) {
 	if network, _, _ := listening(t, s.gateway.cmd.Process.Pid); len(network) < 3 {
 		t.Errorf("the gateway can be reached at %q: the tables were misread", network)
 	}
+}
+
+// diag runs "connector diag" and returns all that is in its archive, and what it printed.
+func diag(t testing.TB, config, socket string) string {
+	t.Helper()
+	output := filepath.Join(t.TempDir(), "diag.tar.gz")
+	printed, err := exec.Command(sshgateBin, "connector", "diag", "--config", config, "--socket", socket, "--output", output).CombinedOutput()
+	if err != nil {
+		t.Fatalf("connector diag: %v\n%s", err, printed)
+	}
+	text, err := exec.Command("tar", "-xzOf", output).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text) + string(printed)
 }
