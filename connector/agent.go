@@ -104,14 +104,20 @@ type Agent struct {
 	lingering atomic.Int64
 	streams   atomic.Int64
 	served    atomic.Uint64
+	traffic   traffic
 
-	mu       sync.Mutex // guards what follows
+	// mu guards what follows. It is taken before those of an uplink and of keys.
+	mu       sync.Mutex
 	running  bool
 	renewed  chan struct{} // closed, and replaced, when there is another certificate
 	origins  map[sshgate.Endpoint]Origin
 	watching map[sshgate.Endpoint]context.CancelFunc // host keys, while Run runs
 	watch    func(Origin) context.CancelFunc         // nil unless Run runs
 	refused  map[sshgate.Endpoint]Refusal            // what the log was told last
+	accepted map[sshgate.Endpoint]bool               // the gateway's last word
+	slots    []slot
+	uplinks  map[*uplink]bool // that are registered
+	counts   counts
 }
 
 // NewAgent checks the configuration. Nothing is dialled before Run.
@@ -156,6 +162,10 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		instance: strings.ToLower(rand.Text()[:10]),
 		done:     make(chan struct{}),
 		refused:  make(map[sshgate.Endpoint]Refusal),
+		accepted: make(map[sshgate.Endpoint]bool),
+		slots:    make([]slot, cfg.Connections),
+		uplinks:  make(map[*uplink]bool),
+		counts:   newCounts(),
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	return a, nil
@@ -284,6 +294,12 @@ func (a *Agent) SetOrigins(list []Origin) error {
 			a.keys.forget(service.Origin)
 		}
 	}
+	for service := range a.origins {
+		if _, stays := origins[service]; !stays {
+			delete(a.accepted, service)
+			delete(a.refused, service)
+		}
+	}
 	a.origins = origins
 	for service, o := range origins {
 		if _, watched := a.watching[service]; !watched && o.isSSH() && a.watch != nil {
@@ -351,7 +367,8 @@ func (a *Agent) keepConnected(ctx context.Context, n int) {
 	log := a.log.With("gateway", a.cfg.Gateway, "slot", n)
 	var before *uplink // the tunnel whose place the next one takes
 	for {
-		u, err := a.connect(ctx, log, before)
+		a.trying(n)
+		u, err := a.connect(ctx, n, log, before)
 		if ctx.Err() != nil || a.isStopping() {
 			return
 		}
@@ -369,7 +386,9 @@ func (a *Agent) keepConnected(ctx context.Context, n int) {
 			// It says so because it is about to stop: another takes its place soon.
 			wait = min(wait, a.timing.retryDrained)
 		}
-		log.Warn("the tunnel is down", "cause", a.explain(err), "next_try_in", wait.Round(time.Millisecond))
+		err = a.explain(err)
+		a.down(n, err, a.cfg.Now().Add(wait))
+		log.Warn("the tunnel is down", "cause", err, "next_try_in", wait.Round(time.Millisecond))
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -405,12 +424,13 @@ func isDraining(err error) bool {
 // connect opens one tunnel and returns when it has ended or another should take
 // its place, with the reason, and with the tunnel if it was registered. The tunnel
 // before is left to its connections once this one is registered.
-func (a *Agent) connect(ctx context.Context, log *slog.Logger, before *uplink) (*uplink, error) {
+func (a *Agent) connect(ctx context.Context, n int, log *slog.Logger, before *uplink) (*uplink, error) {
 	renewed := a.whenRenewed()
 	u, err := a.open(ctx, log)
 	if err != nil {
 		return nil, err
 	}
+	u.slot = n
 	ended := make(chan error, 1)
 	a.tunnels.Go(func() { ended <- u.run(ctx) })
 	select {

@@ -63,6 +63,15 @@ func (c *Credentials) Current() (*tls.Certificate, error) {
 	return given, nil
 }
 
+// Leaf is the certificate of Current.
+func (c *Credentials) Leaf() (*x509.Certificate, error) {
+	pair, err := c.Current()
+	if err != nil {
+		return nil, err
+	}
+	return pair.Leaf, nil
+}
+
 // loadPair loads a certificate with its key. A key that is about to take its
 // place counts when it fits: replacing the two files is not one step.
 func loadPair(certFile, keyFile string) (*tls.Certificate, error) {

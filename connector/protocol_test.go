@@ -369,7 +369,7 @@ func TestAgentAndGatewayMistrust(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		agent.keys.update(t.Context(), "web1", nil)
+		agent.keys.update(t.Context(), "web1", scan{}, nil)
 		u, err := agent.open(testContext(t), agent.log)
 		if err != nil {
 			return agent.explain(err)

@@ -17,14 +17,22 @@ type hostKeys struct {
 	mu      sync.Mutex // guards what follows
 	order   []sshgate.Endpoint
 	keys    map[sshgate.OriginName][]string
+	scans   map[sshgate.OriginName]scan // the last look at each
 	pending map[sshgate.OriginName]bool // not looked at yet
 	changed chan struct{}               // closed, and replaced, at each change
+}
+
+// scan is the outcome of a look at an SSH server.
+type scan struct {
+	at  time.Time
+	err error
 }
 
 func newHostKeys(origins []Origin) *hostKeys {
 	k := &hostKeys{
 		scanned: make(chan struct{}),
 		keys:    make(map[sshgate.OriginName][]string),
+		scans:   make(map[sshgate.OriginName]scan),
 		pending: make(map[sshgate.OriginName]bool),
 		changed: make(chan struct{}),
 	}
@@ -56,6 +64,7 @@ func (k *hostKeys) forget(name sshgate.OriginName) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.keys, name)
+	delete(k.scans, name)
 	k.looked(name)
 }
 
@@ -95,13 +104,14 @@ func (k *hostKeys) current() ([]wireOrigin, <-chan struct{}) {
 
 // update notes the outcome of a scan. Without keys the last ones stay: an SSH
 // server that is down has not changed them. It tells whether they changed.
-func (k *hostKeys) update(ctx context.Context, name sshgate.OriginName, keys []string) bool {
+func (k *hostKeys) update(ctx context.Context, name sshgate.OriginName, scan scan, keys []string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if ctx.Err() != nil {
 		return false // of an address that is no longer the origin's
 	}
 	k.looked(name)
+	k.scans[name] = scan
 	if keys == nil || slices.Equal(keys, k.keys[name]) {
 		return false
 	}
@@ -129,7 +139,7 @@ func (a *Agent) watchHostKeys(ctx context.Context, o Origin, slots chan struct{}
 		}
 		// Several connectors started together should not stay in step.
 		wait := a.timing.rescan - time.Duration(rand.Int64N(int64(a.timing.rescan)/10+1))
-		changed := a.keys.update(ctx, o.Name, slices.DeleteFunc(keys, func(key string) bool { return len(key) > maxHostKey }))
+		changed := a.keys.update(ctx, o.Name, scan{at: a.cfg.Now(), err: err}, slices.DeleteFunc(keys, func(key string) bool { return len(key) > maxHostKey }))
 		switch {
 		case err != nil:
 			wait = retry.NextBackOff()

@@ -27,14 +27,14 @@ func (u *uplink) serve(tunnel context.Context, stream *yamux.Stream) {
 		stream.Close() // both directions have ended, or the gateway ends its own
 	}()
 	if refusal != nil {
-		u.reply(stream, refusal)
+		u.refuse(stream, refusal)
 		return
 	}
 	_ = stream.SetReadDeadline(time.Now().Add(u.timing.header)) // always nil
 	header, err := readHeader(stream)
 	if err != nil {
 		u.log.Warn("a stream of the gateway was refused", "err", err)
-		u.reply(stream, &Refusal{CodeBadRequest, "the stream's header cannot be read"})
+		u.refuse(stream, &Refusal{CodeBadRequest, "the stream's header cannot be read"})
 		return
 	}
 	_ = stream.SetReadDeadline(time.Time{})
@@ -44,14 +44,18 @@ func (u *uplink) serve(tunnel context.Context, stream *yamux.Stream) {
 	origin, err := u.agent.dialOrigin(ctx, header)
 	if err != nil {
 		log.Warn("a connection was refused", "err", err)
-		u.reply(stream, refusalOf(err))
+		if ctx.Err() != nil { // nobody waits for the answer
+			u.reply(stream, refusalOf(err))
+			return
+		}
+		u.refuse(stream, refusalOf(err))
 		return
 	}
 	defer func() { u.closeOrigin(origin) }()
 	if !u.reply(stream, nil) {
 		return
 	}
-	s := &splice{stream: stream, origin: origin, lost: u.session.IsClosed, closeOrigin: func() { u.closeOrigin(origin) }}
+	s := &splice{stream: stream, origin: origin, all: &u.agent.traffic, lost: u.session.IsClosed, closeOrigin: func() { u.closeOrigin(origin) }}
 	u.onAbort(stream.StreamID(), s.abort)
 	if ctx.Err() != nil {
 		return // aborted, or the tunnel is gone
@@ -109,6 +113,12 @@ func (u *uplink) onAbort(stream uint32, abort func()) {
 	u.aborts[stream] = abort
 }
 
+// refuse answers a stream's header with a refusal, and counts that.
+func (u *uplink) refuse(stream *yamux.Stream, refusal *Refusal) {
+	u.agent.refusing(refusal.Code)
+	u.reply(stream, refusal)
+}
+
 // reply answers a stream's header, with ok when refusal is nil. It tells
 // whether the answer is on its way.
 func (u *uplink) reply(stream *yamux.Stream, refusal *Refusal) bool {
@@ -131,7 +141,12 @@ func (a *Agent) dialOrigin(ctx context.Context, header dialHeader) (net.Conn, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timing.originDial)
 	defer cancel()
-	return a.cfg.DialOrigin(ctx, origin.Network, origin.Address)
+	start := time.Now()
+	conn, err := a.cfg.DialOrigin(ctx, origin.Network, origin.Address)
+	if err == nil {
+		a.dialled(time.Since(start))
+	}
+	return conn, err
 }
 
 // refusalOf puts a failed dial into words that do not show addresses of the

@@ -24,6 +24,7 @@ const abortGrace = 10 * time.Second
 type splice struct {
 	stream *yamux.Stream
 	origin net.Conn
+	all    *traffic // of all streams
 	// lost tells that the tunnel has ended, and closeOrigin ends the connection to
 	// the origin accordingly.
 	lost        func() bool
@@ -53,7 +54,7 @@ func (s *splice) abort() {
 }
 
 func (s *splice) fromOrigin() {
-	err := transfer(s.stream, s.origin, &s.out)
+	err := transfer(s.stream, s.origin, &s.out, &s.all.out)
 	_ = s.stream.Close() // fails with the session only
 	if err != nil && !s.aborted.Load() {
 		s.closeOrigin() // it is broken in both directions
@@ -61,7 +62,7 @@ func (s *splice) fromOrigin() {
 }
 
 func (s *splice) toOrigin() {
-	err := transfer(s.origin, s.stream, &s.in)
+	err := transfer(s.origin, s.stream, &s.in, &s.all.in)
 	if s.lost() { // yamux says EOF for that, too
 		s.closeOrigin()
 		return
@@ -93,9 +94,9 @@ func closeWrite(conn net.Conn) {
 	_ = half.CloseWrite() // fails when the connection is gone, which reading finds
 }
 
-// transfer copies until src ends, and counts. io.Copy would hand the work to
+// transfer copies until src ends, and counts for itself and for all. io.Copy would hand the work to
 // net.TCPConn, which allocates a buffer of its own for each copy.
-func transfer(dst io.Writer, src io.Reader, count *atomic.Int64) error {
+func transfer(dst io.Writer, src io.Reader, count *atomic.Int64, all *atomic.Uint64) error {
 	buffer := spliceBuffers.Get().(*[spliceBuffer]byte)
 	defer spliceBuffers.Put(buffer)
 	for {
@@ -103,6 +104,7 @@ func transfer(dst io.Writer, src io.Reader, count *atomic.Int64) error {
 		if n > 0 {
 			written, writeErr := dst.Write(buffer[:n])
 			count.Add(int64(written))
+			all.Add(uint64(written))
 			if writeErr != nil {
 				return writeErr
 			}

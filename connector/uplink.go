@@ -18,6 +18,7 @@ import (
 type uplink struct {
 	link
 	agent    *Agent
+	slot     int
 	log      *slog.Logger
 	answered chan time.Duration // when to register again, from each answer
 	up       chan struct{}      // closed at the first registration
@@ -28,6 +29,7 @@ type uplink struct {
 
 	mu        sync.Mutex
 	since     time.Time         // of the first registration, zero before
+	id        string            // the gateway's name for the tunnel
 	aborts    map[uint32]func() // of the streams being served, by their number
 	refusing  bool              // new streams
 	finishing bool              // end when the last stream has
@@ -84,7 +86,7 @@ func (u *uplink) run(ctx context.Context) error {
 		u.close()
 		u.serving.Wait()
 		if !u.registeredAt().IsZero() {
-			u.agent.connected.Add(-1)
+			u.agent.left(u)
 		}
 		if u.isMoved() {
 			u.agent.lingering.Add(-1)
@@ -227,12 +229,12 @@ func (u *uplink) registered(msg *registeredMessage) time.Duration {
 	u.mu.Lock()
 	first := u.since.IsZero()
 	if first {
-		u.since = u.agent.cfg.Now()
+		u.since, u.id = u.agent.cfg.Now(), printable(msg.Tunnel, 64)
 	}
 	u.mu.Unlock()
 	if first {
 		close(u.up)
-		u.agent.connected.Add(1)
+		u.agent.joined(u)
 		u.agent.readyOnce.Do(func() { close(u.agent.ready) })
 		u.log.Info("connected", "tunnel", printable(msg.Tunnel, 64), "accepted", len(msg.Accepted), "refused", len(msg.Refused))
 	}
@@ -253,6 +255,7 @@ func (a *Agent) logRefusals(log *slog.Logger, msg *registeredMessage) {
 	for _, name := range msg.Accepted {
 		if service, err := sshgate.ParseEndpoint(name); err == nil {
 			delete(a.refused, service)
+			a.accepted[service] = true
 		}
 	}
 	for _, r := range msg.Refused {
@@ -262,6 +265,7 @@ func (a *Agent) logRefusals(log *slog.Logger, msg *registeredMessage) {
 			continue
 		}
 		a.refused[name] = refusal
+		delete(a.accepted, name)
 		log.Error("the gateway refuses an origin", "origin", name.Short(), "code", refusal.Code, "reason", refusal.Reason, "what_to_do", advice(refusal.Code))
 	}
 }

@@ -19,14 +19,16 @@ func newConnector() *cobra.Command {
 		Use:   "connector",
 		Short: "Publish SSH servers through a gateway",
 		Long: `The connector publishes SSH servers through a gateway. It dials the gateway and
-the servers in its configuration, nothing else, and opens no port.
+the servers in its configuration, nothing else, and opens no port; "status" asks it on a
+unix socket of this machine.
 
 "login" has this machine let in at a gateway, by somebody who signs in; "install" makes
 the connector a service of the machine.`,
 		Args: subcommand,
 		RunE: help,
 	}
-	cmd.AddCommand(newConnectorRun(), newConnectorCheck(), newConnectorInstall(), newConnectorUninstall(), newConnectorLogin(), newConnectorExample())
+	cmd.AddCommand(newConnectorLogin(), newConnectorRun(), newConnectorCheck(), newConnectorInstall(), newConnectorUninstall(),
+		newConnectorStatus(), newConnectorDiag(), newConnectorExample())
 	return cmd
 }
 
@@ -139,6 +141,32 @@ func (f *connectorFlags) fromFlags() (*config.Connector, error) {
 		text.WriteString("}\n")
 	}
 	return config.ParseConnector([]byte(text.String()), filepath.Join(f.dir, "(the command line)"), os.Getenv)
+}
+
+func openCredentials(cfg *config.Connector) (*connector.Credentials, error) {
+	credentials, err := connector.OpenCredentials(cfg.CertificateFile, cfg.KeyFile, cfg.StateDir)
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w; have this machine let in with: sshgate connector login", err)
+	}
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return credentials, nil
+}
+
+// newSite is the gateway that the connector was let in at.
+func newSite(cfg *config.Connector) (*enrol.Site, error) {
+	credentials, err := openCredentials(cfg)
+	if err != nil {
+		return nil, err
+	}
+	site := &enrol.Site{Address: cfg.Gateway, ServerName: cfg.ServerName, Credentials: credentials}
+	if cfg.GatewayCAFile != "" {
+		if site.CAPEM, err = os.ReadFile(cfg.GatewayCAFile); err != nil {
+			return nil, usageError{fmt.Errorf("the gateway's CA: %w", err)}
+		}
+	}
+	return site, nil
 }
 
 // origins are the configuration's in the form that the connector takes.

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,14 +15,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/config"
 	"github.com/sshgate/sshgate/connector"
+	"github.com/sshgate/sshgate/internal/station"
 	"github.com/sshgate/sshgate/sshgate"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// expirySoon is when check begins to remind of a certificate's end.
-	expirySoon = 30 * 24 * time.Hour
 	// checkTimeout bounds the look at one origin.
 	checkTimeout = 10 * time.Second
 	// checksAtATime bounds how many origins are looked at together.
@@ -32,15 +31,20 @@ const (
 func newConnectorCheck() *cobra.Command {
 	var flags connectorFlags
 	var asJSON bool
+	var login string
 	cmd := &cobra.Command{
 		Use:     "check",
 		Aliases: []string{"validate"},
 		Short:   "Check the configuration, the certificate and the origins",
-		Long: `Check what "run" needs, without the gateway: that the configuration can be read,
-that the certificate is good and names every origin, and that a server answers at
-each: for ssh:// an SSH server, for others whatever takes a connection. Prints the
-SSH servers' host keys as the gateway will see them;
+		Long: `Check what "run" needs, and publish nothing: that the configuration can be read,
+that the certificate is good, names every origin and is one that the gateway takes, and
+that a server answers at each origin: for ssh:// an SSH server, for others whatever takes
+a connection. Prints the SSH servers' host keys as the gateway will see them;
 compare the fingerprints with those of ssh-keygen -l at the server.
+
+An SSH server is asked whether it would take the gateway's certificates, for root or for
+--login; nobody signs in. That it would not, or that the gateway could not be asked, is
+a warning.
 
 Exit codes: 0 all is well, 1 something would not work, 2 a wrong flag or a
 configuration that cannot be used.`,
@@ -52,7 +56,12 @@ configuration that cannot be used.`,
 			if err != nil {
 				return err
 			}
-			report, err := check(cmd.Context(), cfg, time.Now())
+			if login != "" {
+				if _, err := sshgate.ParseLogin(login); err != nil {
+					return usageError{fmt.Errorf("--login: %w", err)}
+				}
+			}
+			report, err := check(cmd.Context(), cfg, login, time.Now())
 			if err != nil {
 				return err
 			}
@@ -71,6 +80,7 @@ configuration that cannot be used.`,
 		},
 	}
 	flags.add(cmd)
+	cmd.Flags().StringVar(&login, "login", "", "the account to ask the SSH servers for (root)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as one JSON object")
 	return cmd
 }
@@ -79,6 +89,7 @@ configuration that cannot be used.`,
 type checkReport struct {
 	OK          bool              `json:"ok"`
 	Gateway     string            `json:"gateway"`
+	Answer      gatewayReport     `json:"gateway_answer"`
 	Certificate certificateReport `json:"certificate"`
 	Origins     []originReport    `json:"origins"`
 }
@@ -97,7 +108,11 @@ type originReport struct {
 	Port     uint16             `json:"port"` // 22 is SSH
 	Address  string             `json:"address"`
 	HostKeys []hostKeyReport    `json:"host_keys"`
-	Problems []string           `json:"problems,omitempty"`
+	// TrustsCA is whether the SSH server takes the gateway's certificates: yes, no or
+	// unknown; empty for other services.
+	TrustsCA string   `json:"trusts_ca,omitempty"`
+	Warning  string   `json:"warning,omitempty"`
+	Problems []string `json:"problems,omitempty"`
 }
 
 type hostKeyReport struct {
@@ -106,28 +121,31 @@ type hostKeyReport struct {
 	Key         string `json:"key"`
 }
 
-func check(ctx context.Context, cfg *config.Connector, now time.Time) (*checkReport, error) {
+func check(ctx context.Context, cfg *config.Connector, login string, now time.Time) (*checkReport, error) {
 	// As run would, for the errors that it would end with.
 	if _, err := newAgent(cfg, nil); err != nil {
 		return nil, err
 	}
-	pair, err := tls.LoadX509KeyPair(cfg.CertificateFile, cfg.KeyFile)
+	site, err := newSite(cfg)
 	if err != nil {
-		return nil, usageError{fmt.Errorf("loading the connector's certificate: %w", err)}
+		return nil, err
+	}
+	leaf, err := site.Credentials.Leaf()
+	if err != nil {
+		return nil, usageError{err}
 	}
 	report := &checkReport{
-		Gateway: cfg.Gateway,
-		Certificate: certificateReport{
-			Connector: pair.Leaf.Subject.CommonName, Hostnames: pair.Leaf.DNSNames, NotAfter: pair.Leaf.NotAfter,
-		},
-		Origins: make([]originReport, len(cfg.Origins)),
+		Gateway:     cfg.Gateway,
+		Answer:      askGateway(ctx, site, login),
+		Certificate: certificateReport{Connector: leaf.Subject.CommonName, Hostnames: leaf.DNSNames, NotAfter: leaf.NotAfter},
+		Origins:     make([]originReport, len(cfg.Origins)),
 	}
-	report.Certificate.judge(pair.Leaf.NotBefore, now)
+	report.Certificate.judge(leaf, now)
 	var group errgroup.Group
 	group.SetLimit(checksAtATime)
 	for i, o := range origins(cfg) {
 		group.Go(func() error {
-			report.Origins[i] = checkOrigin(ctx, o, pair.Leaf.DNSNames)
+			report.Origins[i] = report.Answer.checkOrigin(ctx, o, leaf.DNSNames)
 			return nil
 		})
 	}
@@ -135,25 +153,25 @@ func check(ctx context.Context, cfg *config.Connector, now time.Time) (*checkRep
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	report.OK = report.Certificate.Problem == "" &&
+	report.OK = report.Certificate.Problem == "" && report.Answer.Problem == "" &&
 		!slices.ContainsFunc(report.Origins, func(o originReport) bool { return len(o.Problems) > 0 })
 	return report, nil
 }
 
-func (c *certificateReport) judge(notBefore, now time.Time) {
+func (c *certificateReport) judge(leaf *x509.Certificate, now time.Time) {
 	switch {
-	case now.Before(notBefore):
-		c.Problem = "it is not good before " + notBefore.Format(time.DateTime) + "; is this machine's clock right?"
+	case now.Before(leaf.NotBefore):
+		c.Problem = "it is not good before " + leaf.NotBefore.Format(time.DateTime) + "; is this machine's clock right?"
 	case now.After(c.NotAfter):
-		c.Problem = "it expired on " + c.NotAfter.Format(time.DateOnly) + "; have the gateway's operator issue another"
-	case c.NotAfter.Sub(now) < expirySoon:
-		c.Warning = fmt.Sprintf("it expires in %d days; have the gateway's operator issue another", c.NotAfter.Sub(now)/(24*time.Hour))
+		c.Problem = "it expired on " + c.NotAfter.Format(time.DateOnly) + "; let this machine in again with: sshgate connector login --force"
+	default:
+		c.Warning = station.CertificateOf(leaf, nil).Warning(now)
 	}
 }
 
-// checkOrigin looks whether the certificate with the names permits the origin
-// and whether its SSH server answers.
-func checkOrigin(ctx context.Context, o connector.Origin, names []string) originReport {
+// checkOrigin looks whether the certificate with the names permits the origin,
+// whether its SSH server answers, and whether that trusts the gateway's user CA.
+func (r *gatewayReport) checkOrigin(ctx context.Context, o connector.Origin, names []string) originReport {
 	report := originReport{Name: o.Name, Port: o.Port, Address: o.Address, HostKeys: []hostKeyReport{}}
 	if !slices.ContainsFunc(names, func(name string) bool {
 		pattern, err := sshgate.ParseHostPattern(name)
@@ -175,6 +193,9 @@ func checkOrigin(ctx context.Context, o connector.Origin, names []string) origin
 	keys, err := connector.ScanHostKeys(ctx, o.Address, nil)
 	if err != nil {
 		report.Problems = append(report.Problems, err.Error())
+		report.TrustsCA = trustUnknown
+	} else {
+		report.TrustsCA, report.Warning = r.trust(ctx, o.Address)
 	}
 	for _, line := range keys {
 		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
@@ -191,6 +212,15 @@ func checkOrigin(ctx context.Context, o connector.Origin, names []string) origin
 func (r *checkReport) print(w io.Writer) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "gateway      %s\n", r.Gateway)
+	if r.Answer.Version != "" {
+		fmt.Fprintf(&text, "  answers    sshgated %s, and takes the certificate\n", r.Answer.Version)
+	}
+	if r.Answer.Problem != "" {
+		fmt.Fprintf(&text, "  PROBLEM    %s\n", r.Answer.Problem)
+	}
+	if r.Answer.Warning != "" {
+		fmt.Fprintf(&text, "  warning    %s\n", r.Answer.Warning)
+	}
 	fmt.Fprintf(&text, "certificate  connector %s, good until %s, may publish %s\n",
 		r.Certificate.Connector, r.Certificate.NotAfter.Format(time.DateOnly), strings.Join(r.Certificate.Hostnames, ", "))
 	if r.Certificate.Problem != "" {
@@ -203,6 +233,12 @@ func (r *checkReport) print(w io.Writer) error {
 		fmt.Fprintf(&text, "origin       %s at %s\n", sshgate.Endpoint{Origin: o.Name, Port: o.Port}.Short(), o.Address)
 		for _, key := range o.HostKeys {
 			fmt.Fprintf(&text, "  host key   %s %s\n", key.Type, key.Fingerprint)
+		}
+		if o.TrustsCA == trustYes {
+			fmt.Fprintf(&text, "  trusts     the gateway's user CA\n")
+		}
+		if o.Warning != "" {
+			fmt.Fprintf(&text, "  warning    %s\n", o.Warning)
 		}
 		for _, problem := range o.Problems {
 			fmt.Fprintf(&text, "  PROBLEM    %s\n", problem)

@@ -16,13 +16,14 @@ import (
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/internal/logging"
 	"github.com/sshgate/sshgate/internal/proxydial"
+	"github.com/sshgate/sshgate/internal/station"
 )
 
 const defaultGrace = 30 * time.Second
 
 func newConnectorRun() *cobra.Command {
 	var flags connectorFlags
-	var level, format string
+	var level, format, statusSocket string
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -38,9 +39,15 @@ mistake changes nothing. Other settings take a restart.
 The way to the gateway is through HTTPS_PROXY unless NO_PROXY names it; the ways to
 the origins never are.
 
-The certificate is read again for each connection to the gateway, so replacing
-its files renews it. Under systemd (Type=notify) the connector reports ready
-when the first connection is registered.
+Before it publishes anything it looks whether the gateway takes its certificate, and
+whether the SSH servers are there and trust the gateway's user CA, and logs what is
+missing. The certificate renews itself when two thirds of its life are over; open
+connections go on. Under systemd (Type=notify) the connector reports ready
+when the first connection is registered, says how it is in the unit's status line,
+and serves the watchdog (WatchdogSec=).
+
+How it is can be asked on a unix socket, see "status". A default one that cannot be
+opened is left out, with a line in the log; one that --status-socket names must work.
 
 Exit codes: 0 it was told to stop, 1 it failed, 2 a wrong flag or a configuration
 that cannot be used.`,
@@ -56,6 +63,8 @@ that cannot be used.`,
 			if grace < 0 {
 				return usageError{fmt.Errorf("--grace is %s; it cannot be negative", grace)}
 			}
+			lines := station.NewLines(keptLines)
+			log = recording(log, lines)
 			cfg, err := flags.load()
 			if err != nil {
 				return err
@@ -64,6 +73,17 @@ that cannot be used.`,
 			if err != nil {
 				return err
 			}
+			site, err := newSite(cfg)
+			if err != nil {
+				return err
+			}
+			closeStation, err := openStation(statusSocket, agent, cfg, lines, log)
+			if err != nil {
+				return err
+			}
+			defer closeStation()
+			prove(cmd.Context(), cfg, site, log)
+			defer startRenewing(site, agent, log)()
 			reload := func() { reloadOrigins(agent, &flags, log) }
 			return runAgent(cmd.Context(), agent, grace, reload, log)
 		},
@@ -72,6 +92,7 @@ that cannot be used.`,
 	cmd.Flags().StringVar(&level, "log-level", "info", "least level to log: debug, info, warn or error")
 	cmd.Flags().StringVar(&format, "log-format", logging.Auto, "text, json, or auto: text on a terminal, otherwise JSON")
 	cmd.Flags().DurationVar(&grace, "grace", defaultGrace, "how long running connections may go on after a signal")
+	cmd.Flags().StringVar(&statusSocket, "status-socket", "", `unix socket for "sshgate connector status", a `+"`PATH`"+`, or off for none (default below $RUNTIME_DIRECTORY, /run for root, or $XDG_RUNTIME_DIR)`)
 	// These fail only for an unknown flag.
 	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{logging.Auto, logging.Text, logging.JSON}, cobra.ShellCompDirectiveNoFileComp))
@@ -87,9 +108,9 @@ func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
 }
 
 func newAgent(cfg *config.Connector, log *slog.Logger) (*connector.Agent, error) {
-	credentials, err := connector.OpenCredentials(cfg.CertificateFile, cfg.KeyFile, cfg.StateDir)
+	credentials, err := openCredentials(cfg)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	tlsConfig, err := connector.ClientTLS(credentials, cfg.GatewayCAFile, cfg.ServerName)
 	if err != nil {
@@ -129,6 +150,7 @@ func runAgent(ctx context.Context, agent *connector.Agent, grace time.Duration, 
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	defer tellSystemd(agent, log)()
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(context.WithoutCancel(ctx)) }() // Shutdown ends it
 	ready := agent.Ready()

@@ -106,6 +106,8 @@ func TestConnectorRun(t *testing.T) {
 	}
 	defer states.Close()
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	t.Setenv("WATCHDOG_USEC", "100000")
+	t.Setenv("RUNTIME_DIRECTORY", dir+":/elsewhere")
 	file := filepath.Join(dir, "connector.yaml")
 	text := fmt.Sprintf("gateway: %s\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://%s\n", gateway, origin.Addr())
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
@@ -120,13 +122,24 @@ func TestConnectorRun(t *testing.T) {
 		code <- Run(ctx, []string{"connector", "run", "--config", file, "--log-format", "json"}, nil, io.Discard, &stderr)
 	}()
 	expectState(t, states, "READY=1")
+	expectState(t, states, "WATCHDOG=1")
+	expectState(t, states, "STATUS=connected to "+gateway+", 2 tunnels, 1 origin")
+	expectState(t, states, "WATCHDOG=1")
 	conn, err := hub.Dial(context.Background(), connector.DialRequest{Origin: "web1", RequestID: "r-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	if code, out := askStatus(t, "--socket", filepath.Join(dir, "status.sock")); code != exitOK || !strings.Contains(out, "state        connected\n") ||
+		!strings.Contains(out, "web1 at "+origin.Addr().String()+", published") {
+		t.Errorf("status: %d\n%s", code, out)
+	}
 	sigterm()
 	expectState(t, states, "STOPPING=1")
+	expectState(t, states, "STATUS=stopping, 1 connection left")
+	if code, out := askStatus(t, "--json"); code != exitFailed || !strings.Contains(out, `"state":"stopping"`) {
+		t.Errorf("status while it stops: %d\n%s", code, out)
+	}
 	if _, err := conn.Write([]byte("hello\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +159,9 @@ func TestConnectorRun(t *testing.T) {
 	case <-time.After(testTimeout):
 		t.Fatal("the connector does not end")
 	}
+	if _, err := os.Lstat(filepath.Join(dir, "status.sock")); !os.IsNotExist(err) {
+		t.Errorf("the status socket is still there: %v", err)
+	}
 	for _, want := range []string{`"msg":"connected"`, `"request":"r-1"`, `"msg":"stopped"`, `"time":"20`} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("the log has no %s:\n%s", want, stderr.String())
@@ -153,12 +169,28 @@ func TestConnectorRun(t *testing.T) {
 	}
 }
 
+// expectState reads what systemd is told until it is that.
 func expectState(t *testing.T, states *net.UnixConn, want string) {
 	t.Helper()
 	_ = states.SetReadDeadline(time.Now().Add(testTimeout))
-	buf := make([]byte, 256)
-	n, err := states.Read(buf)
-	if err != nil || string(buf[:n]) != want {
-		t.Fatalf("systemd was told %q, %v; want %s", buf[:n], err, want)
+	var told []string
+	buf := make([]byte, 1024)
+	for {
+		n, err := states.Read(buf)
+		if err != nil {
+			t.Fatalf("systemd was told %q, %v; want %s", told, err, want)
+		}
+		if string(buf[:n]) == want {
+			return
+		}
+		told = append(told, string(buf[:n]))
 	}
+}
+
+// askStatus runs "connector status" and returns its exit code and all it printed.
+func askStatus(t *testing.T, args ...string) (int, string) {
+	t.Helper()
+	var out lockedBuffer
+	code := Run(t.Context(), append([]string{"connector", "status"}, args...), nil, &out, &out)
+	return code, out.String()
 }

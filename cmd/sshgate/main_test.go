@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
+	"math/big"
 	"net"
 	"os"
 	"os/signal"
@@ -141,13 +143,15 @@ func startSSHD(fatalf func(string, ...any)) (addr string, stop func()) {
 
 func TestExpiryWarning(t *testing.T) {
 	now := time.Now()
+	const life = 90 * 24 * time.Hour
 	for left, want := range map[time.Duration]string{
-		40 * 24 * time.Hour:         "",
-		10*24*time.Hour + time.Hour: "warning 10 days",
-		-time.Hour:                  "problem expired",
+		40 * 24 * time.Hour: "",
+		10 * 24 * time.Hour: "warning 10 days",
+		-time.Hour:          "problem expired",
 	} {
-		c := certificateReport{NotAfter: now.Add(left)}
-		c.judge(now.Add(-time.Hour), now)
+		leaf := &x509.Certificate{NotBefore: now.Add(left - life), NotAfter: now.Add(left), SerialNumber: big.NewInt(1)}
+		c := certificateReport{NotAfter: leaf.NotAfter}
+		c.judge(leaf, now)
 		got := ""
 		if c.Warning != "" {
 			got = "warning"
@@ -161,7 +165,7 @@ func TestExpiryWarning(t *testing.T) {
 		}
 	}
 	c := certificateReport{NotAfter: now.Add(2 * time.Hour)}
-	if c.judge(now.Add(time.Hour), now); !strings.Contains(c.Problem, "clock") {
+	if c.judge(&x509.Certificate{NotBefore: now.Add(time.Hour), NotAfter: c.NotAfter}, now); !strings.Contains(c.Problem, "clock") {
 		t.Errorf("not good yet: %+v", c)
 	}
 }

@@ -101,7 +101,7 @@ func TestConnectorThroughACorporateProxy(t *testing.T) {
 	s.connector.stop(syscall.SIGTERM)
 	proxy, connects := corporateProxy(t)
 	s.connector = start(t, "env", "HTTPS_PROXY=http://user:pass%20word@"+proxy, sshgateBin, "connector", "run",
-		"--gateway", fmt.Sprintf("gate.test:%d", s.tlsPort), "--cert-dir", s.path("connector"), "--hostname", "web1", "--url", fmt.Sprintf("ssh://127.0.0.1:%d", s.sshd.port))
+		"--gateway", fmt.Sprintf("gate.test:%d", s.tlsPort), "--cert-dir", s.path("connector"), "--hostname", "web1", "--url", fmt.Sprintf("ssh://127.0.0.1:%d", s.sshd.port), "--status-socket", "off")
 	s.waitForOrigins(1)
 	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
 	if connects.Load() == 0 {

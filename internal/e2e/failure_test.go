@@ -355,7 +355,7 @@ func TestConnectorWithoutAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.connector = start(t, sshgateBin, "connector", "run", "--gateway", fmt.Sprintf("127.0.0.1:%d", s.tlsPort), "--cert-dir", s.path("connector"),
-		"--hostname", "web1", "--url", fmt.Sprintf("ssh://127.0.0.1:%d", s.sshd.port), "--hostname", "web1:9100", "--url", "unix:///run/nothing.sock")
+		"--hostname", "web1", "--url", fmt.Sprintf("ssh://127.0.0.1:%d", s.sshd.port), "--hostname", "web1:9100", "--url", "unix:///run/nothing.sock", "--status-socket", "off")
 	s.waitForOrigins(2)
 	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
 }

@@ -175,9 +175,12 @@ func (s *stack) startGateway(prefix ...string) {
 	})
 }
 
-func (s *stack) startConnector() {
+// startConnector starts the connector, with further flags, and without a status
+// socket unless they name one: the default one is the machine's.
+func (s *stack) startConnector(flags ...string) {
 	s.t.Helper()
-	s.connector = start(s.t, sshgateBin, "connector", "run", "--config", s.path("connector/connector.yaml"), "--log-format", "json", "--grace", "1s")
+	s.connector = start(s.t, sshgateBin, append([]string{"connector", "run", "--config", s.path("connector/connector.yaml"),
+		"--log-format", "json", "--grace", "1s", "--status-socket", "off"}, flags...)...)
 	s.waitForTunnels(2)
 }
 

@@ -233,6 +233,19 @@ func (s *Site) Renew(ctx context.Context) error {
 	return s.Credentials.Replace(issued.CertPEM, issued.KeyPEM)
 }
 
+// Time asks the gateway what time it is there. It shows no certificate.
+func (s *Site) Time(ctx context.Context) (time.Time, error) {
+	g, err := s.gateway()
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer g.CloseIdle()
+	g.Certificate = nil
+	var about About
+	err = g.Ask(ctx, http.MethodGet, "/api/v1/gateway", helper.Credential{}, nil, &about)
+	return about.Time, err
+}
+
 // About is what the gateway says of the connector.
 type About struct {
 	Connector        string    `json:"connector"`

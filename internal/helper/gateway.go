@@ -37,9 +37,9 @@ type Gateway struct {
 	// Certificate is what a connector shows of itself; nil shows none.
 	Certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 
-	roots   *x509.CertPool // nil: the system's
-	dialer  *proxydial.Dialer
-	http    *http.Client
+	roots  *x509.CertPool // nil: the system's
+	dialer *proxydial.Dialer
+	http   *http.Client
 }
 
 // NewGateway returns the gateway at HOST or HOST:PORT (443). caPEM is what signs its

@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"internal/enrol":         {"sshgate", "connector", "internal/helper", "internal/proxydial"},
 	"internal/helper":        {"sshgate", "internal/proxydial", "internal/wsstream"},
 	"internal/proxydial":     nil,
+	"internal/station":       {"sshgate", "connector"},
 	"internal/wsstream":      nil,
 	"internal/":              {"sshgate", "connector", "internal/logging"},
 

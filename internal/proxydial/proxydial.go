@@ -120,7 +120,9 @@ func ask(ctx context.Context, conn net.Conn, user *url.Userinfo, name, target st
 		if resp.StatusCode == http.StatusProxyAuthRequired {
 			next = "put user and password into HTTPS_PROXY, as in http://user:password@proxy:3128"
 		}
-		return nil, &Error{Text: fmt.Sprintf("the proxy %s answered %s to a connection to %s", name, printable(resp.Status), target), Next: next}
+		// Not in the proxy's own words: they could repeat the password.
+		answer := strings.TrimSpace(fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode)))
+		return nil, &Error{Text: fmt.Sprintf("the proxy %s answered %s to a connection to %s", name, answer, target), Next: next}
 	}
 	if !stop() {
 		return nil, context.Cause(ctx)
@@ -140,14 +142,4 @@ func (c *ReadAhead) Read(p []byte) (int, error) {
 		return c.Reader.Read(p[:min(len(p), n)])
 	}
 	return c.Conn.Read(p)
-}
-
-// printable keeps what a proxy sent from moving the terminal's cursor.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }
