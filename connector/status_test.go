@@ -74,6 +74,8 @@ func TestStatus(t *testing.T) {
 	})
 
 	now := a.Status()
+	checkServices(t, now, begin, signer)
+	checkTotals(t, now.Totals)
 	if !now.Connected() || now.Gateway != g.addr || now.Streams != 1 || len(now.Down) != 0 {
 		t.Errorf("connected: %+v", now)
 	}
@@ -84,6 +86,14 @@ func TestStatus(t *testing.T) {
 	if !strings.HasPrefix(tunnel.ID, "t-") || tunnel.Remote != g.addr || tunnel.Since.Before(begin) || tunnel.Streams != 1 || tunnel.Draining {
 		t.Errorf("the tunnel is %+v", tunnel)
 	}
+	if text, err := json.Marshal(now); err != nil || !strings.Contains(string(text), `"state":"refused","code":"host_key_changed"`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}
+
+// checkServices checks what TestStatus publishes.
+func checkServices(t *testing.T, now Status, begin time.Time, signer ssh.Signer) {
+	t.Helper()
 	web1 := now.service(t, "web1")
 	if want := []HostKey{{"ssh-ed25519", ssh.FingerprintSHA256(signer.PublicKey())}}; !cmp.Equal(web1.Scan.HostKeys, want) || web1.Scan.Error != "" || web1.Scan.At.Before(begin) {
 		t.Errorf("web1's host keys: %+v", web1.Scan)
@@ -97,7 +107,11 @@ func TestStatus(t *testing.T) {
 	if echo := now.Origins[2]; echo.Port != 7 || echo.Scan != nil {
 		t.Errorf("a service that is not SSH: %+v", echo)
 	}
-	totals := now.Totals
+}
+
+// checkTotals checks what TestStatus has done.
+func checkTotals(t *testing.T, totals Totals) {
+	t.Helper()
 	if totals.Opened != 1 || totals.Served != 1 || totals.BytesIn != 5 || totals.BytesOut != 5 ||
 		!cmp.Equal(totals.Refused, map[Code]uint64{CodeDialRefused: 1}) {
 		t.Errorf("the totals are %+v", totals)
@@ -108,9 +122,6 @@ func TestStatus(t *testing.T) {
 	}
 	if dials != 1 || totals.Dials.Sum <= 0 || len(totals.Dials.Counts) != len(totals.Dials.Bounds)+1 {
 		t.Errorf("the dials are %+v", totals.Dials)
-	}
-	if text, err := json.Marshal(now); err != nil || !strings.Contains(string(text), `"state":"refused","code":"host_key_changed"`) {
-		t.Errorf("%s, %v", text, err)
 	}
 }
 

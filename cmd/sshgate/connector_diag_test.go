@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sshgate/sshgate/internal/station"
 )
 
 // readDiag returns the files of an archive, and checks their names.
@@ -117,96 +119,112 @@ const (
 	deployToken   = "q9rT-deploy-token-\"x\""
 )
 
-func TestDiagHasNoSecrets(t *testing.T) {
-	dir := t.TempDir()
+// plantSecrets puts secrets wherever there can be some, and a connector's certificate
+// into the folder. It returns the secrets.
+func plantSecrets(t *testing.T, dir string) []string {
+	t.Helper()
 	if err := writeCert(dir, time.Hour, "web1"); err != nil {
 		t.Fatal(err)
 	}
-	secrets := append(keyLines(t, filepath.Join(dir, "connector.key")), proxyPassword, "hunter2", serviceSecret, deployToken, "q9rT-deploy",
-		base64.StdEncoding.EncodeToString([]byte("robot:"+proxyPassword)))
 	t.Setenv("HTTPS_PROXY", "http://robot:hunter2%20is%2Fsecret@"+talkativeProxy(t, proxyPassword))
 	t.Setenv("http_proxy", "robot:hunter2@elsewhere.test:3128")
 	t.Setenv("SSHGATE_SERVICE_TOKEN_SECRET", serviceSecret)
 	t.Setenv("DEPLOY_TOKEN", deployToken)
-	t.Setenv("RUNTIME_DIRECTORY", dir)
 	// A key has strayed into the file of the certificate.
 	cert, _ := os.ReadFile(filepath.Join(dir, "connector.crt"))
 	key, _ := os.ReadFile(filepath.Join(dir, "connector.key"))
 	if err := os.WriteFile(filepath.Join(dir, "connector.crt"), append(key, cert...), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	return append(keyLines(t, filepath.Join(dir, "connector.key")), proxyPassword, "hunter2", serviceSecret, deployToken, "q9rT-deploy",
+		base64.StdEncoding.EncodeToString([]byte("robot:"+proxyPassword)))
+}
+
+func TestDiagHasNoSecrets(t *testing.T) {
+	dir := t.TempDir()
+	secrets := plantSecrets(t, dir)
+	t.Setenv("RUNTIME_DIRECTORY", dir)
 	web1, stop := startSSHD(t.Fatalf)
 	t.Cleanup(stop)
 	c := startConnector(t, dir, "gate.test:443", web1, "--log-level", "debug")
 	c.waitForLog(t, "next_try_in")
 	c.waitForLog(t, "host keys of the origin were read")
 
-	t.Run("running", func(t *testing.T) {
-		output := filepath.Join(dir, "one.tar.gz")
-		var stdout lockedBuffer
-		args := []string{"connector", "diag", "--config", filepath.Join(dir, "connector.yaml"), "--output", output}
-		if code := Run(t.Context(), args, nil, &stdout, &stdout); code != exitOK {
-			t.Fatalf("diag: %d\n%s", code, &stdout)
+	output := filepath.Join(dir, "one.tar.gz")
+	var stdout lockedBuffer
+	args := []string{"connector", "diag", "--config", filepath.Join(dir, "connector.yaml"), "--output", output}
+	if code := Run(t.Context(), args, nil, &stdout, &stdout); code != exitOK {
+		t.Fatalf("diag: %d\n%s", code, &stdout)
+	}
+	files := readDiag(t, output)
+	files["its output"] = stdout.String()
+	noSecrets(t, files, secrets...)
+	for name, want := range map[string]string{
+		"status.json": `"state":"connecting"`, "metrics.txt": "sshgate_connector_tunnels 0\n", "goroutines.txt": "keepConnected(...)",
+		"log.jsonl": `"msg":"the tunnel is down"`, "version.txt": "go1.", "config.json": `"key_file": "` + dir, "certificate.json": `"connector": "rack1"`,
+		"check.json": `"ssh-ed25519"`, "environment.txt": "HTTPS_PROXY=http://***@127.0.0.1:", "system.txt": "time: 20", "missing.txt": "the gateway's clock",
+		"its output": "before\nyou send it away",
+	} {
+		if !strings.Contains(files[name], want) {
+			t.Errorf("%s has no %s:\n%s", name, want, files[name])
 		}
-		files := readDiag(t, output)
-		files["its output"] = stdout.String()
-		noSecrets(t, files, secrets...)
-		for name, want := range map[string]string{
-			"status.json": `"state":"connecting"`, "metrics.txt": "sshgate_connector_tunnels 0\n", "goroutines.txt": "keepConnected(...)",
-			"log.jsonl": `"msg":"the tunnel is down"`, "version.txt": "go1.", "config.json": `"key_file": "` + dir, "certificate.json": `"connector": "rack1"`,
-			"check.json": `"ssh-ed25519"`, "environment.txt": "HTTPS_PROXY=http://***@127.0.0.1:", "system.txt": "time: 20", "missing.txt": "the gateway's clock",
-			"its output": "before\nyou send it away",
-		} {
-			if !strings.Contains(files[name], want) {
-				t.Errorf("%s has no %s:\n%s", name, want, files[name])
-			}
+	}
+	for _, want := range []string{"http_proxy=http://***@elsewhere.test:3128\n", "SSHGATE_SERVICE_TOKEN_SECRET is set\n", "RUNTIME_DIRECTORY is set\n"} {
+		if !strings.Contains(files["environment.txt"], want) {
+			t.Errorf("the environment has no %q:\n%s", want, files["environment.txt"])
 		}
-		for _, want := range []string{"http_proxy=http://***@elsewhere.test:3128\n", "SSHGATE_SERVICE_TOKEN_SECRET is set\n", "RUNTIME_DIRECTORY is set\n"} {
-			if !strings.Contains(files["environment.txt"], want) {
-				t.Errorf("the environment has no %q:\n%s", want, files["environment.txt"])
-			}
+	}
+	// What the socket serves is looked at as it is, too: diag takes out what it knows.
+	for _, path := range []string{"/status", "/metrics", "/readyz?verbose", "/debug/log", "/debug/goroutines"} {
+		_, body, err := station.Get(t.Context(), filepath.Join(dir, "status.sock"), path)
+		if err != nil {
+			t.Error(err)
 		}
-		// What the socket serves is looked at as it is, too.
-		if code, out := askStatus(t, "--json"); code != exitFailed {
-			t.Errorf("status: %d\n%s", code, out)
-		} else {
-			noSecrets(t, map[string]string{"status": out, "the log": c.stderr.String()}, secrets...)
-		}
-		before, _ := os.ReadFile(output)
-		if code := Run(t.Context(), args, nil, io.Discard, &stdout); code != exitUsage || !strings.Contains(stdout.String(), "is there already") {
-			t.Errorf("diag once more: %d\n%s", code, &stdout)
-		}
-		if after, _ := os.ReadFile(output); !bytes.Equal(before, after) {
-			t.Error("the archive was written over")
-		}
-	})
+		noSecrets(t, map[string]string{path: string(body)}, secrets...)
+	}
+}
 
-	t.Run("not running, with a broken configuration", func(t *testing.T) {
-		t.Chdir(t.TempDir())
-		text := "gateway: " + serviceSecret + ":x:y\nservername: swordfish\norigins:\n  - name: web 1\n    url: http://robot:hunter2@web1\n"
-		if err := os.WriteFile("broken.yaml", []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+func TestDiagWritesNothingOver(t *testing.T) {
+	output := filepath.Join(t.TempDir(), "one.tar.gz")
+	if err := os.WriteFile(output, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stderr lockedBuffer
+	if code := Run(t.Context(), []string{"connector", "diag", "--output", output}, nil, io.Discard, &stderr); code != exitUsage || !strings.Contains(stderr.String(), "is there already") {
+		t.Errorf("diag: %d\n%s", code, &stderr)
+	}
+	if after, _ := os.ReadFile(output); string(after) != "precious" {
+		t.Error("the file was written over")
+	}
+}
+
+func TestDiagWithoutAConnector(t *testing.T) {
+	dir := t.TempDir()
+	secrets := plantSecrets(t, dir)
+	t.Chdir(dir)
+	text := "gateway: " + serviceSecret + ":x:y\nservername: swordfish\norigins:\n  - name: web 1\n    url: http://robot:hunter2@web1\n"
+	if err := os.WriteFile("broken.yaml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout lockedBuffer
+	if code := Run(t.Context(), []string{"connector", "diag", "--config", "broken.yaml", "--socket", filepath.Join(dir, "none.sock")}, nil, &stdout, &stdout); code != exitOK {
+		t.Fatalf("diag: %d\n%s", code, &stdout)
+	}
+	found, _ := filepath.Glob("sshgate-diag-*.tar.gz")
+	if len(found) != 1 {
+		t.Fatalf("it wrote %q", found)
+	}
+	files := readDiag(t, found[0])
+	files["its output"] = stdout.String()
+	noSecrets(t, files, append(secrets, "swordfish")...)
+	for _, want := range []string{"no connector answers on", "the configuration: ", "origins[0].url"} {
+		if !strings.Contains(files["missing.txt"], want) {
+			t.Errorf("missing.txt has no %q:\n%s", want, files["missing.txt"])
 		}
-		var stdout lockedBuffer
-		if code := Run(t.Context(), []string{"connector", "diag", "--config", "broken.yaml", "--socket", filepath.Join(dir, "none.sock")}, nil, &stdout, &stdout); code != exitOK {
-			t.Fatalf("diag: %d\n%s", code, &stdout)
-		}
-		found, _ := filepath.Glob("sshgate-diag-*.tar.gz")
-		if len(found) != 1 {
-			t.Fatalf("it wrote %q", found)
-		}
-		files := readDiag(t, found[0])
-		files["its output"] = stdout.String()
-		noSecrets(t, files, append(secrets, "swordfish")...)
-		for _, want := range []string{"no connector answers on", "the configuration: ", "origins[0].url"} {
-			if !strings.Contains(files["missing.txt"], want) {
-				t.Errorf("missing.txt has no %q:\n%s", want, files["missing.txt"])
-			}
-		}
-		if files["system.txt"] == "" || files["version.txt"] == "" || files["environment.txt"] == "" {
-			t.Errorf("the archive has %v", files)
-		}
-	})
+	}
+	if files["system.txt"] == "" || files["version.txt"] == "" || files["environment.txt"] == "" {
+		t.Errorf("the archive has %v", files)
+	}
 }
 
 func TestMaskProxy(t *testing.T) {

@@ -63,29 +63,11 @@ that cannot be used.`,
 			if grace < 0 {
 				return usageError{fmt.Errorf("--grace is %s; it cannot be negative", grace)}
 			}
-			lines := station.NewLines(keptLines)
-			log = recording(log, lines)
 			cfg, err := flags.load()
 			if err != nil {
 				return err
 			}
-			agent, err := newAgent(cfg, log)
-			if err != nil {
-				return err
-			}
-			site, err := newSite(cfg)
-			if err != nil {
-				return err
-			}
-			closeStation, err := openStation(statusSocket, agent, cfg, lines, log)
-			if err != nil {
-				return err
-			}
-			defer closeStation()
-			prove(cmd.Context(), cfg, site, log)
-			defer startRenewing(site, agent, log)()
-			reload := func() { reloadOrigins(agent, &flags, log) }
-			return runAgent(cmd.Context(), agent, grace, reload, log)
+			return runConnector(cmd.Context(), cfg, &flags, statusSocket, grace, log)
 		},
 	}
 	flags.add(cmd)
@@ -97,6 +79,28 @@ that cannot be used.`,
 	_ = cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{logging.Auto, logging.Text, logging.JSON}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// runConnector runs what the configuration says, with its status at the socket.
+func runConnector(ctx context.Context, cfg *config.Connector, flags *connectorFlags, statusSocket string, grace time.Duration, log *slog.Logger) error {
+	lines := station.NewLines(keptLines)
+	log = recording(log, lines)
+	agent, err := newAgent(cfg, log)
+	if err != nil {
+		return err
+	}
+	site, err := newSite(cfg)
+	if err != nil {
+		return err
+	}
+	closeStation, err := openStation(statusSocket, agent, cfg, lines, log)
+	if err != nil {
+		return err
+	}
+	defer closeStation()
+	prove(ctx, cfg, site, log)
+	defer startRenewing(site, agent, log)()
+	return runAgent(ctx, agent, grace, func() { reloadOrigins(agent, flags, log) }, log)
 }
 
 func newLog(w io.Writer, level, format string) (*slog.Logger, error) {
@@ -150,7 +154,7 @@ func runAgent(ctx context.Context, agent *connector.Agent, grace time.Duration, 
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
-	defer tellSystemd(agent, log)()
+	defer tellSystemd(agent.Status, log)()
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(context.WithoutCancel(ctx)) }() // Shutdown ends it
 	ready := agent.Ready()

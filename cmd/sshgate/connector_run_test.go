@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -108,19 +107,8 @@ func TestConnectorRun(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
 	t.Setenv("WATCHDOG_USEC", "100000")
 	t.Setenv("RUNTIME_DIRECTORY", dir+":/elsewhere")
-	file := filepath.Join(dir, "connector.yaml")
-	text := fmt.Sprintf("gateway: %s\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://%s\n", gateway, origin.Addr())
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
 
-	ctx, sigterm := context.WithCancel(context.Background())
-	defer sigterm()
-	var stderr lockedBuffer
-	code := make(chan int, 1)
-	go func() {
-		code <- Run(ctx, []string{"connector", "run", "--config", file, "--log-format", "json"}, nil, io.Discard, &stderr)
-	}()
+	c := startConnector(t, dir, gateway, origin.Addr().String())
 	expectState(t, states, "READY=1")
 	expectState(t, states, "WATCHDOG=1")
 	expectState(t, states, "STATUS=connected to "+gateway+", 2 tunnels, 1 origin")
@@ -134,7 +122,7 @@ func TestConnectorRun(t *testing.T) {
 		!strings.Contains(out, "web1 at "+origin.Addr().String()+", published") {
 		t.Errorf("status: %d\n%s", code, out)
 	}
-	sigterm()
+	c.stop() // SIGTERM
 	expectState(t, states, "STOPPING=1")
 	expectState(t, states, "STATUS=stopping, 1 connection left")
 	if code, out := askStatus(t, "--json"); code != exitFailed || !strings.Contains(out, `"state":"stopping"`) {
@@ -152,9 +140,9 @@ func TestConnectorRun(t *testing.T) {
 	}
 	conn.Close()
 	select {
-	case c := <-code:
-		if c != exitOK {
-			t.Errorf("exit code %d", c)
+	case <-c.done:
+		if c.code != exitOK {
+			t.Errorf("exit code %d", c.code)
 		}
 	case <-time.After(testTimeout):
 		t.Fatal("the connector does not end")
@@ -163,8 +151,8 @@ func TestConnectorRun(t *testing.T) {
 		t.Errorf("the status socket is still there: %v", err)
 	}
 	for _, want := range []string{`"msg":"connected"`, `"request":"r-1"`, `"msg":"stopped"`, `"time":"20`} {
-		if !strings.Contains(stderr.String(), want) {
-			t.Errorf("the log has no %s:\n%s", want, stderr.String())
+		if !strings.Contains(c.stderr.String(), want) {
+			t.Errorf("the log has no %s:\n%s", want, c.stderr.String())
 		}
 	}
 }

@@ -97,9 +97,9 @@ func proxyName(gateway string) string {
 }
 
 // tellSystemd keeps systemd informed until stop is called, where it wants to be: how
-// the agent is, and that it is alive. Both come from the agent's status, which an agent
+// the agent is, and that it is alive. Both come from the agent's status, which one
 // that hangs does not return; systemd restarts it then.
-func tellSystemd(agent *connector.Agent, log *slog.Logger) (stop func()) {
+func tellSystemd(status func() connector.Status, log *slog.Logger) (stop func()) {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return func() {}
 	}
@@ -120,7 +120,7 @@ func tellSystemd(agent *connector.Agent, log *slog.Logger) (stop func()) {
 			beat = ticker.C
 		}
 		for told := ""; ; {
-			if line := summary(agent.Status()); line != told {
+			if line := summary(status()); line != told {
 				notify(log, "STATUS="+line)
 				told = line
 			}
@@ -129,7 +129,7 @@ func tellSystemd(agent *connector.Agent, log *slog.Logger) (stop func()) {
 				return
 			case <-look.C:
 			case <-beat:
-				agent.Status()
+				status()
 				notify(log, daemon.SdNotifyWatchdog)
 			}
 		}

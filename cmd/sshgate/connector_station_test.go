@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,8 +20,9 @@ import (
 // runningConnector is "connector run" in this process.
 type runningConnector struct {
 	stderr *lockedBuffer
-	code   chan int
 	stop   context.CancelFunc
+	done   chan struct{}
+	code   int // once done is closed
 }
 
 // startConnector runs a connector for web1, whose SSH server is at the address, until
@@ -31,14 +35,15 @@ func startConnector(t *testing.T, dir, gateway, web1 string, args ...string) *ru
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &runningConnector{stderr: &lockedBuffer{}, code: make(chan int, 1), stop: cancel}
+	c := &runningConnector{stderr: &lockedBuffer{}, stop: cancel, done: make(chan struct{})}
 	go func() {
-		c.code <- Run(ctx, append([]string{"connector", "run", "--config", file, "--log-format", "json"}, args...), nil, io.Discard, c.stderr)
+		defer close(c.done)
+		c.code = Run(ctx, append([]string{"connector", "run", "--config", file, "--log-format", "json"}, args...), nil, io.Discard, c.stderr)
 	}()
 	t.Cleanup(func() {
 		cancel()
 		select {
-		case <-c.code:
+		case <-c.done:
 		case <-time.After(testTimeout):
 			t.Error("the connector does not end")
 		}
@@ -132,6 +137,45 @@ line         4 tunnels opened, 1 lost, 2 attempts failed
 	if err := printStatus(&out, report); err != nil || out.String() != want {
 		t.Errorf("%v, got\n%s\nwant\n%s", err, out.String(), want)
 	}
+}
+
+// An agent that hangs is not reported to be alive.
+func TestWatchdogOfAHangingAgent(t *testing.T) {
+	dir := t.TempDir()
+	states, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer states.Close()
+	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "notify"))
+	t.Setenv("WATCHDOG_USEC", "40000")
+	var hangs atomic.Bool
+	release := make(chan struct{})
+	hanging := make(chan struct{}, 1)
+	stop := tellSystemd(func() connector.Status {
+		if hangs.Load() {
+			hanging <- struct{}{}
+			<-release
+			hangs.Store(false)
+		}
+		return connector.Status{Gateway: "gate:443"}
+	}, slog.New(slog.DiscardHandler))
+	expectState(t, states, "STATUS=connecting to gate:443")
+	expectState(t, states, "WATCHDOG=1")
+	expectState(t, states, "WATCHDOG=1")
+	hangs.Store(true)
+	<-hanging
+	buf := make([]byte, 100)
+	for n := 0; err == nil; n++ { // those that were sent before
+		_ = states.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, err = states.Read(buf)
+		if n > 10 {
+			t.Fatal("it is reported to be alive")
+		}
+	}
+	close(release)
+	expectState(t, states, "WATCHDOG=1")
+	stop()
 }
 
 func TestSummary(t *testing.T) {
