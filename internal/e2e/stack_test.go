@@ -48,6 +48,7 @@ type stackOptions struct {
 	origins        string   // the gateway's origins section, and others
 	services       string   // further lines of the connector's origins section
 	hostnames      []string // that the connector may publish besides web1
+	tunnel         string   // further lines of the gateway's tunnel section
 	policy         string   // the gateway's policy section
 	ssh            string   // further lines of the gateway's ssh section
 	gatewayPrefix  []string
@@ -130,13 +131,14 @@ ssh:
 %s
 tunnel:
   listen: 127.0.0.1:%d
+%s
 metrics:
   listen: 127.0.0.1:%d
 sign_in:
   issuer: %s
   client_id: sshgate
 %s
-%s`, s.sshPort, s.sshPort, cmp.Or(o.ssh, "  drain_timeout: 5s"), s.tlsPort, metricsPort, s.issuer, o.origins,
+%s`, s.sshPort, s.sshPort, cmp.Or(o.ssh, "  drain_timeout: 5s"), s.tlsPort, strings.ReplaceAll(o.tunnel, "TLSPORT", fmt.Sprint(s.tlsPort)), metricsPort, s.issuer, o.origins,
 		strings.ReplaceAll(cmp.Or(o.policy, defaultPolicy), "LOGIN", s.login)))
 }
 

@@ -23,6 +23,8 @@ type Page struct {
 	URL    *url.URL // after redirects
 	Status int
 	Alert  string // the text of its role="alert", or ""
+	Text   string // all of it
+	Links  []string
 	Forms  []Form
 }
 
@@ -121,8 +123,12 @@ func (p *Page) parse(body []byte) {
 			} else if form != nil {
 				form.add(element)
 			}
+			if element.Name.Local == "a" {
+				p.Links = append(p.Links, attr(element, "href"))
+			}
 			inAlert = inAlert || attr(element, "role") == "alert"
 		case xml.CharData:
+			p.Text += string(element)
 			if inAlert {
 				p.Alert += string(element)
 			}
