@@ -67,6 +67,7 @@ func (a *API) render(w http.ResponseWriter, content page) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("Referrer-Policy", "same-origin") // without one, browsers send the forms' Origin as null
 	if content.status == 0 {
 		content.status = http.StatusOK
 	}
@@ -84,8 +85,8 @@ func (a *API) style(w http.ResponseWriter, _ *http.Request) {
 
 // foreign tells that a form was sent from another site's page.
 func foreign(r *http.Request) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
-		return true
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
+		return site != "same-origin" && site != "none"
 	}
 	origin := r.Header.Get("Origin")
 	if origin == "" || origin == "null" {
