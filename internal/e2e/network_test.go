@@ -1,0 +1,243 @@
+//go:build linux
+
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// network is an installation whose gateway and connectors are in networks of their
+// own. The clients are with the gateway.
+type network struct {
+	*stack
+	relay *relay
+	gate  *site
+	racks []*rack
+}
+
+// rack is where a connector and its origin are. All racks of a network publish
+// web1, and their connectors have the same certificate.
+type rack struct {
+	*site
+	t         testing.TB
+	dir       string
+	sshd      *sshd
+	connector *proc
+}
+
+type networkOptions struct {
+	racks int // default 1
+	v6    bool
+}
+
+// building keeps the networks of several scenarios from coming up at once: to make
+// keys takes a processor, and then they only wait.
+var building sync.Mutex
+
+func newNetwork(t testing.TB, o networkOptions) *network {
+	t.Helper()
+	building.Lock()
+	defer building.Unlock()
+	n := &network{relay: newRelay(t, 1+cmp.Or(o.racks, 1), o.v6)}
+	n.gate = n.relay.sites[0]
+	n.stack = prepareStack(t, stackOptions{place: n.gate.netns, everywhere: true, ssh: "  drain_timeout: 1s"})
+	n.sshgated("connector-cert", "--config", n.path("gateway.yaml"), "--name", "rack", "--hostname", "web1", "--out", n.path("connector"))
+	n.startGateway()
+	for i, s := range n.relay.sites[1:] {
+		r := &rack{site: s, t: t, dir: n.path(fmt.Sprint("rack", i+1))}
+		n.racks = append(n.racks, r)
+		n.installRack(t, r)
+		r.startConnector()
+	}
+	n.waitForTunnels(2 * len(n.racks))
+	n.waitForOrigins(1)
+	return n
+}
+
+// name is what the origin's sshd has in REPLICA.
+func (r *rack) name() string { return filepath.Base(r.dir) }
+
+// installRack writes a connector's files, and starts the origin. It has the host keys
+// of the first, as copies of one machine do; REPLICA tells them apart.
+func (n *network) installRack(t testing.TB, r *rack) {
+	t.Helper()
+	copyDir(t, n.path("connector"), r.dir)
+	origin := filepath.Join(r.dir, "sshd")
+	if first := n.racks[0]; first != r {
+		copyDir(t, first.sshd.dir, origin)
+	}
+	r.sshd = startSSHDAt(t, r.netns, origin, n.path("user_ca.pub"), freePort(t), "SetEnv REPLICA="+r.name())
+	write(t, filepath.Join(r.dir, "hosts"), fmt.Sprintf("127.0.0.1 localhost\n%s gate.test\n", n.gate.address))
+	write(t, filepath.Join(r.dir, "connector.yaml"), fmt.Sprintf(
+		"gateway: gate.test:%d\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n", n.tlsPort, r.sshd.port))
+}
+
+// copyDir copies a directory with the modes of its files.
+func copyDir(t testing.TB, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("cp: %v\n%s", err, out)
+	}
+}
+
+// startConnector runs the connector with the rack's hosts file in the place of the
+// machine's, and does not wait until it is connected.
+func (r *rack) startConnector() {
+	r.t.Helper()
+	args := r.command("unshare", "--mount", "sh", "-c", `mount --bind "$1" /etc/hosts && shift && exec "$@"`, "sh", filepath.Join(r.dir, "hosts"),
+		sshgateBin, "connector", "run", "--config", filepath.Join(r.dir, "connector.yaml"), "--log-format", "json", "--grace", "1s")
+	r.connector = start(r.t, args[0], args[1:]...)
+}
+
+// waitLogged waits until the program has logged a message n times since then, and
+// returns how long after that it did so for the last of them.
+func (p *proc) waitLogged(t testing.TB, since time.Time, msg string, n int, limit time.Duration) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var at []time.Time
+	_, err := p.out.wait(ctx, func(text string) string {
+		at = nil
+		for line := range strings.Lines(text) {
+			var l struct {
+				Time time.Time
+				Msg  string
+			}
+			if json.Unmarshal([]byte(line), &l) == nil && l.Msg == msg && l.Time.After(since) {
+				at = append(at, l.Time)
+			}
+		}
+		if len(at) < n {
+			return ""
+		}
+		return msg
+	})
+	if err != nil {
+		t.Fatalf("%q was logged %d times within %s, want %d: %v", msg, len(at), limit, n, err)
+	}
+	return at[n-1].Sub(since)
+}
+
+const (
+	logGone = "a connector is gone" // the gateway's word for a tunnel that has ended
+	logDown = "the tunnel is down"  // the connector's
+	// deadPath is the time in which a dead path is found, see section 5 of the
+	// tunnel's specification.
+	deadPath = 15 * time.Second
+)
+
+// measured prints what somebody may want to compare.
+func measured(t testing.TB, took time.Duration, what string) {
+	t.Helper()
+	t.Logf("measured: %s: %s", what, took.Round(time.Millisecond))
+}
+
+// untilItWorks runs ssh until it reaches the origin, which must be within the limit
+// after since, and returns how long that took.
+func (c *client) untilItWorks(since time.Time, limit time.Duration) time.Duration {
+	c.t.Helper()
+	eventually(c.t, "ssh works", limit-time.Since(since), func() error {
+		if r := run1(c.t, c.ssh("-o", "BatchMode=yes", "gate", "echo back")); r.stdout != "back\n" {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	return time.Since(since)
+}
+
+// TestNetwork has real TCP connections over paths that fail. The scenarios wait most
+// of the time, so they run together, in one place of those that go test gives out.
+func TestNetwork(t *testing.T) {
+	t.Parallel()
+	needNetns(t)
+	need(t, "/usr/sbin/sshd", "ssh", "ssh-keygen", "unshare")
+	var scenarios sync.WaitGroup
+	defer scenarios.Wait()
+	for _, scenario := range []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"dark path", func(t *testing.T) { testDarkPath(t, true, true) }},
+		{"dark path to the gateway", func(t *testing.T) { testDarkPath(t, true, false) }},
+		{"dark path to the connector", func(t *testing.T) { testDarkPath(t, false, true) }},
+		{"one of two connections", testOneOfTwo},
+		{"gateway restart", testGatewayRestart},
+		{"connector restart", testConnectorRestart},
+		{"replica killed", testReplicaKilled},
+		{"replica in the dark", testReplicaInTheDark},
+	} {
+		scenarios.Go(func() { t.Run(scenario.name, scenario.test) })
+	}
+}
+
+// testDarkPath: a path on which packets vanish in one direction or both.
+func testDarkPath(t *testing.T, toGateway, toConnector bool) {
+	n := newNetwork(t, networkOptions{})
+	c := n.signedIn(t)
+	session, stderr := c.longSession()
+	rack, cut := n.racks[0], time.Now()
+	n.relay.set(rack.site, n.gate, path{dark: toGateway})
+	n.relay.set(n.gate, rack.site, path{dark: toConnector})
+	endsWith255(t, session, stderr, "the connection to web1 was lost", deadPath)
+	measured(t, time.Since(cut), "the session's end after the path went dark")
+	for end, took := range map[string]time.Duration{
+		"gateway":   n.gateway.waitLogged(t, cut, logGone, 2, deadPath),
+		"connector": rack.connector.waitLogged(t, cut, logDown, 2, deadPath),
+	} {
+		measured(t, took, "the "+end+" knew both tunnels as lost after")
+		if took > deadPath {
+			t.Errorf("the %s took %s", end, took)
+		}
+	}
+	if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true")); r.code != 255 || !strings.Contains(r.stderr, "web1 is offline") {
+		t.Errorf("while the path is dark: %+v", r)
+	}
+	back := time.Now()
+	n.relay.between(rack.site, n.gate, path{})
+	measured(t, c.untilItWorks(back, 45*time.Second), "ssh worked after the path was back, which was away for "+back.Sub(cut).Round(time.Second).String())
+}
+
+// testOneOfTwo: one of a connector's two connections is dead, and the other carries
+// on.
+func testOneOfTwo(t *testing.T) {
+	n := newNetwork(t, networkOptions{})
+	c := n.signedIn(t)
+	ports := n.tunnelPorts(t)
+	trying.Lock()
+	defer trying.Unlock()
+	rack, cut := n.racks[0], time.Now()
+	n.relay.between(rack.site, n.gate, path{port: ports[0]})
+	tries := c.tryFor(deadPath)
+	tries.report(t, "one of two connections dark")
+	took := n.gateway.waitLogged(t, cut, logGone, 1, deadPath)
+	measured(t, took, "the gateway knew the dark one as lost after")
+	n.relay.between(rack.site, n.gate, path{})
+	n.waitForTunnels(2)
+}
+
+// tunnelPorts returns the connectors' TCP ports of the tunnels that the gateway has
+// logged.
+func (n *network) tunnelPorts(t testing.TB) []uint16 {
+	t.Helper()
+	var ports []uint16
+	for _, line := range n.logLines(t) {
+		if line["msg"] == "a connector is connected" {
+			remote, err := netip.ParseAddrPort(fmt.Sprint(line["remote"]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ports = append(ports, remote.Port())
+		}
+	}
+	return ports
+}
