@@ -179,6 +179,7 @@ func (l *link) watch(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			if quiet := l.line.silence(); quiet > l.timing.silence {
+				l.line.resetOnClose()
 				return fmt.Errorf("%w: nothing received for %s", errSilent, quiet.Round(time.Millisecond))
 			}
 		}
@@ -256,6 +257,23 @@ func (l *line) Close() error {
 	err := l.NetConn().Close()
 	_ = l.Conn.Close() // what it is for has just failed
 	return err
+}
+
+// resetOnClose has Close send a RST (RFC 9293 section 3.10.4) and lose what is yet to
+// be sent. Where the line is dead in one direction only, the other end learns of it at
+// once: a FIN would wait for the retransmission of what nobody acknowledges.
+func (l *line) resetOnClose() {
+	conn := l.NetConn()
+	for {
+		below, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		conn = below.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // fails only when it is closed
+	}
 }
 
 var longAgo = time.Unix(1, 0)
