@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -77,9 +80,15 @@ func (n *network) installRack(t testing.TB, r *rack) {
 		copyDir(t, first.sshd.dir, origin)
 	}
 	r.sshd = startSSHDAt(t, r.netns, origin, n.path("user_ca.pub"), freePort(t), "SetEnv REPLICA="+r.name())
-	write(t, filepath.Join(r.dir, "hosts"), fmt.Sprintf("127.0.0.1 localhost\n%s gate.test\n", n.gate.address))
+	n.writeHosts(t, r)
 	write(t, filepath.Join(r.dir, "connector.yaml"), fmt.Sprintf(
 		"gateway: gate.test:%d\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n", n.tlsPort, r.sshd.port))
+}
+
+// writeHosts tells the rack where the gateway is.
+func (n *network) writeHosts(t testing.TB, r *rack) {
+	t.Helper()
+	write(t, filepath.Join(r.dir, "hosts"), fmt.Sprintf("127.0.0.1 localhost\n%s gate.test\n", n.gate.address))
 }
 
 // copyDir copies a directory with the modes of its files.
@@ -171,6 +180,12 @@ func TestNetwork(t *testing.T) {
 		{"dark path to the gateway", func(t *testing.T) { testDarkPath(t, true, false) }},
 		{"dark path to the connector", func(t *testing.T) { testDarkPath(t, false, true) }},
 		{"one of two connections", testOneOfTwo},
+		{"loss of 1 percent", func(t *testing.T) { testLoss(t, 0.01, 8<<20) }},
+		{"loss of 5 percent", func(t *testing.T) { testLoss(t, 0.05, 4<<20) }},
+		{"connector moves", testConnectorMoves},
+		{"gateway moves", testGatewayMoves},
+		{"suspended connector", testSuspended},
+		{"IPv6", testIPv6},
 		{"gateway restart", testGatewayRestart},
 		{"connector restart", testConnectorRestart},
 		{"replica killed", testReplicaKilled},
@@ -212,11 +227,11 @@ func testDarkPath(t *testing.T, toGateway, toConnector bool) {
 func testOneOfTwo(t *testing.T) {
 	n := newNetwork(t, networkOptions{})
 	c := n.signedIn(t)
-	ports := n.tunnelPorts(t)
+	dark := n.tunnelAddresses(t)[0]
 	trying.Lock()
 	defer trying.Unlock()
 	rack, cut := n.racks[0], time.Now()
-	n.relay.between(rack.site, n.gate, path{port: ports[0]})
+	n.relay.between(rack.site, n.gate, path{port: dark.Port()})
 	tries := c.tryFor(deadPath)
 	tries.report(t, "one of two connections dark")
 	took := n.gateway.waitLogged(t, cut, logGone, 1, deadPath)
@@ -225,19 +240,102 @@ func testOneOfTwo(t *testing.T) {
 	n.waitForTunnels(2)
 }
 
-// tunnelPorts returns the connectors' TCP ports of the tunnels that the gateway has
-// logged.
-func (n *network) tunnelPorts(t testing.TB) []uint16 {
+// tunnelAddresses returns the connectors' ends of all tunnels that there have been, in
+// their order.
+func (n *network) tunnelAddresses(t testing.TB) []netip.AddrPort {
 	t.Helper()
-	var ports []uint16
+	var all []netip.AddrPort
 	for _, line := range n.logLines(t) {
-		if line["msg"] == "a connector is connected" {
-			remote, err := netip.ParseAddrPort(fmt.Sprint(line["remote"]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			ports = append(ports, remote.Port())
+		if line["msg"] != "a connector is connected" {
+			continue
+		}
+		remote, err := netip.ParseAddrPort(fmt.Sprint(line["remote"]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, remote)
+	}
+	return all
+}
+
+// testLoss: a line that loses packets is slow, and no more than that.
+func testLoss(t *testing.T, loss float64, size int) {
+	n := newNetwork(t, networkOptions{})
+	c := n.signedIn(t)
+	n.relay.between(n.racks[0].site, n.gate, path{loss: loss, delay: 20 * time.Millisecond})
+	data := make([]byte, size)
+	_, _ = rand.Read(data)
+	remote := filepath.Join(t.TempDir(), "copy")
+	begin := time.Now()
+	up := c.ssh("-o", "BatchMode=yes", "gate", "cat >"+remote)
+	up.Stdin = bytes.NewReader(data)
+	must(t, up)
+	measured(t, time.Since(begin), fmt.Sprintf("%d MiB to the origin, %g %% of the packets lost, 20ms each way", size>>20, 100*loss))
+	begin = time.Now()
+	if got := must(t, c.ssh("-o", "BatchMode=yes", "gate", "cat "+remote)); got != string(data) {
+		t.Errorf("%d bytes came back, and not the %d that went", len(got), size)
+	}
+	measured(t, time.Since(begin), fmt.Sprintf("%d MiB from the origin, %g %% of the packets lost, 20ms each way", size>>20, 100*loss))
+	carried, lost := n.relay.counts()
+	t.Logf("measured: of %d packets %d were lost", carried+lost, lost)
+	if lost == 0 {
+		t.Error("the line lost nothing")
+	}
+	if all := n.tunnelAddresses(t); len(all) != 2 || strings.Contains(n.gateway.out.String(), logGone) {
+		t.Errorf("tunnels were lost; there have been %v", all)
+	}
+}
+
+// testConnectorMoves: the connector's machine has another address all at once.
+func testConnectorMoves(t *testing.T) {
+	n := newNetwork(t, networkOptions{})
+	c := n.signedIn(t)
+	session, stderr := c.longSession()
+	begin := time.Now()
+	n.racks[0].move(t)
+	endsWith255(t, session, stderr, "the connection to web1 was lost", deadPath)
+	measured(t, n.racks[0].connector.waitLogged(t, begin, logDown, 2, deadPath), "the connector knew its tunnels as lost after its address changed")
+	measured(t, c.untilItWorks(begin, 45*time.Second), "ssh worked after the connector's address changed")
+	if all := n.tunnelAddresses(t); all[len(all)-1].Addr() != n.racks[0].address {
+		t.Errorf("the tunnels are from %v", all)
+	}
+}
+
+// testGatewayMoves: the gateway's name has another address, and the old one is gone.
+func testGatewayMoves(t *testing.T) {
+	n := newNetwork(t, networkOptions{})
+	c := n.signedIn(t)
+	begin := time.Now()
+	n.gate.move(t)
+	n.writeHosts(t, n.racks[0])
+	measured(t, n.racks[0].connector.waitLogged(t, begin, logDown, 2, deadPath), "the connector knew its tunnels as lost after the gateway's address changed")
+	measured(t, c.untilItWorks(begin, 45*time.Second), "ssh worked after the gateway's address changed")
+}
+
+// testSuspended: the connector's machine sleeps for a while.
+func testSuspended(t *testing.T) {
+	n := newNetwork(t, networkOptions{})
+	c := n.signedIn(t)
+	session, stderr := c.longSession()
+	process := n.racks[0].connector.cmd.Process
+	wakes := time.After(20 * time.Second)
+	_ = process.Signal(syscall.SIGSTOP)
+	defer process.Signal(syscall.SIGCONT)
+	endsWith255(t, session, stderr, "the connection to web1 was lost", deadPath)
+	<-wakes
+	begin := time.Now()
+	_ = process.Signal(syscall.SIGCONT)
+	measured(t, c.untilItWorks(begin, 20*time.Second), "ssh worked after the connector had been stopped for 20s")
+}
+
+// testIPv6: the path has no IPv4 at all.
+func testIPv6(t *testing.T) {
+	n := newNetwork(t, networkOptions{v6: true})
+	c := n.signedIn(t)
+	must(t, c.ssh("-o", "BatchMode=yes", "gate", "true"))
+	for _, remote := range n.tunnelAddresses(t) {
+		if remote.Addr() != n.racks[0].address {
+			t.Errorf("a tunnel is from %v", remote)
 		}
 	}
-	return ports
 }

@@ -37,8 +37,9 @@ type relay struct {
 	lanes map[[2]*site]chan parcel
 	tasks sync.WaitGroup
 
-	mu    sync.Mutex
-	paths map[[2]*site]path
+	mu            sync.Mutex
+	paths         map[[2]*site]path
+	carried, lost int // packets that passed, and that were lost
 }
 
 type parcel struct {
@@ -55,14 +56,14 @@ func newRelay(t testing.TB, sites int, v6 bool) *relay {
 	t.Helper()
 	r := &relay{lanes: make(map[[2]*site]chan parcel), paths: make(map[[2]*site]path)}
 	for i := range sites {
-		s := &site{netns: newNetns(t)}
-		cidr := fmt.Sprintf("10.213.%d.2/24", i+1)
+		s := &site{netns: newNetns(t), prefix: netip.MustParsePrefix(fmt.Sprintf("10.213.%d.0/24", i+1))}
 		if v6 {
-			cidr = fmt.Sprintf("fd10:213:0:%d::2/64", i+1)
+			s.prefix = netip.MustParsePrefix(fmt.Sprintf("fd10:213:0:%d::/64", i+1))
 		}
 		s.device = s.tun(t)
 		s.ip(t, "link", "set", tunName, "up")
-		s.move(t, cidr)
+		s.address = s.prefix.Addr()
+		s.move(t)
 		r.sites = append(r.sites, s)
 	}
 	for _, from := range r.sites {
@@ -89,21 +90,22 @@ func newRelay(t testing.TB, sites int, v6 bool) *relay {
 	return r
 }
 
-// move gives the site's device another address, of the same prefix after the first.
-func (s *site) move(t testing.TB, cidr string) {
+// move gives the site's device the next address of its prefix.
+func (s *site) move(t testing.TB) {
 	t.Helper()
-	prefix := netip.MustParsePrefix(cidr)
-	if s.address.IsValid() {
-		s.ip(t, "addr", "del", netip.PrefixFrom(s.address, prefix.Bits()).String(), "dev", tunName)
+	if s.address != s.prefix.Addr() {
+		s.ip(t, "addr", "del", s.cidr(), "dev", tunName)
 	}
-	s.ip(t, "addr", "add", cidr, "dev", tunName)
-	s.address, s.prefix = prefix.Addr(), prefix.Masked()
+	s.address = s.address.Next()
+	s.ip(t, "addr", "add", s.cidr(), "dev", tunName)
 	family := "-4"
 	if s.address.Is6() {
 		family = "-6"
 	}
 	s.ip(t, family, "route", "replace", "default", "dev", tunName) // it went with the last address
 }
+
+func (s *site) cidr() string { return netip.PrefixFrom(s.address, s.prefix.Bits()).String() }
 
 // set changes the path from one site to another, one way.
 func (r *relay) set(from, to *site, p path) {
@@ -148,8 +150,19 @@ func (r *relay) passes(way [2]*site, p packet) (time.Duration, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	on := r.paths[way]
-	lost := on.dark || on.port != 0 && (on.port == p.from || on.port == p.to) || rand.Float64() < on.loss
-	return on.delay, !lost
+	if on.dark || on.port != 0 && (on.port == p.from || on.port == p.to) || rand.Float64() < on.loss {
+		r.lost++
+		return 0, false
+	}
+	r.carried++
+	return on.delay, true
+}
+
+// counts returns how many packets passed, and how many were lost.
+func (r *relay) counts() (carried, lost int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.carried, r.lost
 }
 
 func deliver(lane <-chan parcel, to *os.File) {
