@@ -116,7 +116,10 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
 
 	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
-	if g.hub, err = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Check: g.checkConnector, Events: g.events.Record, Log: g.log}); err != nil {
+	g.hub, err = connector.NewHub(connector.HubConfig{
+		Admit: registrar.Admit, Check: g.checkConnector, Events: g.events.Record, Log: g.log, MaxTunnels: g.cfg.Tunnel.MaxTunnels,
+	})
+	if err != nil {
 		return err
 	}
 	if g.ssh, err = g.newSSH(); err != nil {
@@ -251,7 +254,9 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		TLS:    connector.ServerTLS(g.tunnelCA, certificate),
 		Tunnel: g.hub.Serve,
 		HTTP:   g.api,
-		Log:    g.log,
+		// Tunnels alone, as many as there may be, leave room for helpers.
+		MaxConns: max(web.DefaultMaxConns, 2*g.cfg.Tunnel.MaxTunnels),
+		Log:      g.log,
 	})
 }
 
