@@ -124,8 +124,13 @@ func (l *link) use(control *yamux.Stream) {
 	l.control = control
 }
 
-// close ends the session and all of its streams, at once. It is idempotent.
-func (l *link) close() { _ = l.session.Close() } // always nil
+// close ends the session and all of its streams, at once. It is idempotent. It is the
+// line that is closed, and the session with it, see line.
+func (l *link) close() {
+	_ = l.line.Close() // ends in any case
+	<-l.session.CloseChan()
+	_ = l.session.Close() // always nil; waits for the streams' end
+}
 
 // send writes a control message. An error is the end of the tunnel.
 func (l *link) send(msg any) error {
@@ -188,10 +193,16 @@ func (l *link) watch(ctx context.Context) error {
 
 // line is a TLS connection that knows when it last received something. The
 // time is the monotonic clock's.
+//
+// It is closed by the time that yamux hears of an error. A yamux session closes its
+// connection in the midst of its own end, and until that is through all who read or
+// write one of its streams run in circles: at the end of a thousand sessions at once
+// these take the processors from those who would finish.
 type line struct {
 	*tls.Conn
-	start time.Time
-	last  atomic.Int64 // nanoseconds after start
+	start  time.Time
+	last   atomic.Int64 // nanoseconds after start
+	closed atomic.Bool
 
 	broken  chan struct{} // closed at the first error of Read, which is
 	readErr error
@@ -212,6 +223,7 @@ func (l *line) Read(p []byte) (int, error) {
 			l.readErr = err
 			close(l.broken)
 		})
+		l.Close()
 	}
 	return n, err
 }
@@ -225,6 +237,7 @@ func (l *line) Write(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	defer l.Close()
 	select {
 	case <-l.broken:
 	case <-time.After(alertWait):
@@ -252,8 +265,12 @@ func (l *line) silence() time.Duration {
 
 // Close closes the connection below TLS first. tls.Conn.Close alone waits up to
 // five seconds for a dead line to take its alert, and meanwhile yamux's readers
-// would spin. Nothing is lost: every stream has an end of its own.
+// would spin. Nothing is lost: every stream has an end of its own. A second call does
+// nothing, and does not wait for the first.
 func (l *line) Close() error {
+	if !l.closed.CompareAndSwap(false, true) {
+		return nil
+	}
 	err := l.NetConn().Close()
 	_ = l.Conn.Close() // what it is for has just failed
 	return err
