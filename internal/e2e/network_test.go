@@ -176,9 +176,10 @@ func TestNetwork(t *testing.T) {
 		name string
 		test func(*testing.T)
 	}{
-		{"dark path", func(t *testing.T) { testDarkPath(t, true, true) }},
-		{"dark path to the gateway", func(t *testing.T) { testDarkPath(t, true, false) }},
-		{"dark path to the connector", func(t *testing.T) { testDarkPath(t, false, true) }},
+		{"dark path", func(t *testing.T) { testDarkPath(t, true, true, 0) }},
+		{"dark path for long", func(t *testing.T) { testDarkPath(t, true, true, 40*time.Second) }},
+		{"dark path to the gateway", func(t *testing.T) { testDarkPath(t, true, false, 0) }},
+		{"dark path to the connector", func(t *testing.T) { testDarkPath(t, false, true, 0) }},
 		{"one of two connections", testOneOfTwo},
 		{"loss of 1 percent", func(t *testing.T) { testLoss(t, 0.01, 8<<20) }},
 		{"loss of 5 percent", func(t *testing.T) { testLoss(t, 0.05, 4<<20) }},
@@ -195,8 +196,9 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// testDarkPath: a path on which packets vanish in one direction or both.
-func testDarkPath(t *testing.T, toGateway, toConnector bool) {
+// testDarkPath: a path on which packets vanish in one direction or both, for as long
+// as told and at least until both ends have noticed.
+func testDarkPath(t *testing.T, toGateway, toConnector bool, away time.Duration) {
 	n := newNetwork(t, networkOptions{})
 	c := n.signedIn(t)
 	session, stderr := c.longSession()
@@ -217,6 +219,7 @@ func testDarkPath(t *testing.T, toGateway, toConnector bool) {
 	if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true")); r.code != 255 || !strings.Contains(r.stderr, "web1 is offline") {
 		t.Errorf("while the path is dark: %+v", r)
 	}
+	time.Sleep(away - time.Since(cut)) // the connector tries in vain meanwhile
 	back := time.Now()
 	n.relay.between(rack.site, n.gate, path{})
 	measured(t, c.untilItWorks(back, 45*time.Second), "ssh worked after the path was back, which was away for "+back.Sub(cut).Round(time.Second).String())
