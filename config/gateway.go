@@ -69,6 +69,9 @@ type Tunnel struct {
 	// by default: then the gateway's own CA signs a certificate for Hostname.
 	CertificateFile string
 	KeyFile         string
+	// MaxTunnels limits the connections of connectors, of which each has two by
+	// default. Default 16384.
+	MaxTunnels int
 }
 
 // Metrics is the port for monitoring: /healthz, /readyz and /metrics.
@@ -154,7 +157,7 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
 			DrainTimeout: 30 * time.Second,
 		},
-		Tunnel:     Tunnel{Listen: ":443"},
+		Tunnel:     Tunnel{Listen: ":443", MaxTunnels: 16384},
 		Metrics:    Metrics{Listen: "127.0.0.1:9090"},
 		Connectors: Connectors{CertificateTTL: 90 * day},
 		SignIn: SignIn{
@@ -260,6 +263,7 @@ func (t *Tunnel) decode(c cursor) {
 		"advertise":        parsed(&t.Advertise, dialAddress("443"), "expected HOST:PORT, as in gate.example.com:443"),
 		"certificate_file": noted(&hasCertificate, publicFile(&t.CertificateFile)),
 		"key_file":         noted(&hasKey, secretFile(&t.KeyFile)),
+		"max_tunnels":      integer(&t.MaxTunnels, 1, 1_000_000),
 	}, nil)
 	if hasCertificate != hasKey {
 		c.problem("has only one of certificate_file and key_file; set both, or none to have the gateway's own CA sign a certificate")

@@ -54,7 +54,7 @@ func TestGatewayDefaults(t *testing.T) {
 			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
 			DrainTimeout: 30 * time.Second,
 		},
-		Tunnel:  config.Tunnel{Listen: ":443", Advertise: "gate.example.com:443"},
+		Tunnel:  config.Tunnel{Listen: ":443", Advertise: "gate.example.com:443", MaxTunnels: 16384},
 		Metrics: config.Metrics{Listen: "127.0.0.1:9090"},
 		SignIn: config.SignIn{
 			Issuer: "https://idp.example.com/", ClientID: "sshgate",
@@ -95,7 +95,7 @@ ssh:
   max_auth_tries: 6
   max_channels: 7
   drain_timeout: 0s
-tunnel: {listen: "127.0.0.1:0", certificate_file: tls.crt, key_file: ./tls.key}
+tunnel: {listen: "127.0.0.1:0", certificate_file: tls.crt, key_file: ./tls.key, max_tunnels: 8}
 metrics: {listen: off}
 sign_in:
   issuer: http://127.0.0.1:5556/dex
@@ -125,7 +125,7 @@ policy:
 	if got.SSH != wantSSH {
 		t.Errorf("ssh: %+v", got.SSH)
 	}
-	wantTunnel := config.Tunnel{Listen: "127.0.0.1:0", Advertise: "gate.example.com:0", CertificateFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
+	wantTunnel := config.Tunnel{Listen: "127.0.0.1:0", Advertise: "gate.example.com:0", CertificateFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"), MaxTunnels: 8}
 	if got.Tunnel != wantTunnel {
 		t.Errorf("tunnel: %+v", got.Tunnel)
 	}
@@ -385,7 +385,7 @@ func TestExamplesShowDefaults(t *testing.T) {
 		}
 		return []byte(strings.Join(lines, ""))
 	}
-	if strings.Count(string(uncomment(config.ExampleGateway)), "\n  max_") != 5 {
+	if strings.Count(string(uncomment(config.ExampleGateway)), "\n  max_") != 6 {
 		t.Fatal("the settings were not found")
 	}
 	opts := cmp.Options{

@@ -67,7 +67,7 @@ type HubConfig struct {
 	// Now is the clock for certificates and event times. Default time.Now.
 	Now func() time.Time
 	// MaxTunnels is how many connections of connectors are served at a time.
-	// Default 1024. One connector has at most 64 of them.
+	// Default 16384. One connector has at most 64 of them.
 	MaxTunnels int
 	// MaxStreamsPerTunnel is how many origin connections a tunnel carries at a
 	// time. Default 512. Each can hold up to 4 MiB in memory that its reader
@@ -76,7 +76,7 @@ type HubConfig struct {
 }
 
 const (
-	defaultMaxTunnels       = 1024
+	defaultMaxTunnels       = 16384
 	defaultMaxStreams       = 512
 	maxTunnelsPerConnector  = 64
 	maxConnectorNameForLogs = 64
@@ -102,6 +102,7 @@ type Hub struct {
 	draining bool
 	drained  chan struct{} // closed when draining and without streams
 	tunnels  map[*tunnel]bool
+	index    index
 	streams  int // of all tunnels
 	dials    uint64
 	failures uint64
@@ -126,6 +127,7 @@ func NewHub(cfg HubConfig) (*Hub, error) {
 		timing:  defaultTiming(),
 		drained: make(chan struct{}),
 		tunnels: make(map[*tunnel]bool),
+		index:   newIndex(),
 	}
 	h.ctx, h.cancel = context.WithCancelCause(context.Background())
 	return h, nil
@@ -163,16 +165,12 @@ func (h *Hub) Serve(ctx context.Context, conn *tls.Conn) error {
 func (h *Hub) add(t *tunnel) (*Refusal, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	same := 0
-	for other := range h.tunnels {
-		if other.connector == t.connector {
-			same++
-		}
-	}
+	same := h.index.connectors[t.connector]
 	if len(h.tunnels) >= 2*h.cfg.MaxTunnels || same >= 2*maxTunnelsPerConnector {
 		return nil, errors.New("too many tunnels")
 	}
 	h.tunnels[t] = true
+	h.index.connectors[t.connector]++
 	switch {
 	case h.draining:
 		return &Refusal{CodeDraining, "the gateway is about to stop"}, nil
@@ -192,7 +190,10 @@ func (h *Hub) publish(t *tunnel, published map[sshgate.Endpoint]publication, ref
 // remove forgets the tunnel. Its connections stay counted until they are closed.
 func (h *Hub) remove(t *tunnel, reason string) {
 	h.change(t, reason, func() {
-		delete(h.tunnels, t)
+		if h.tunnels[t] { // add may have turned it away
+			delete(h.tunnels, t)
+			less(h.index.connectors, t.connector)
+		}
 		t.published, t.refused = nil, nil
 	})
 }
@@ -204,14 +205,20 @@ func (h *Hub) change(t *tunnel, reason string, apply func()) {
 	defer h.announcing.Unlock()
 	h.mu.Lock()
 	before := t.published
+	h.index.remove(t)
 	apply()
+	h.index.add(t)
 	names := slices.AppendSeq(slices.Collect(maps.Keys(before)), maps.Keys(t.published))
 	slices.SortFunc(names, compareEndpoints)
 	var events []sshgate.Event
 	for _, name := range slices.Compact(names) {
 		_, was := before[name]
 		_, is := t.published[name]
-		if was != is && !h.publishedElsewhere(t, name) {
+		elsewhere := h.index.services[name]
+		if is {
+			elsewhere--
+		}
+		if was != is && elsewhere == 0 {
 			events = append(events, h.event(t, name, is, reason))
 		}
 	}
@@ -223,15 +230,6 @@ func (h *Hub) change(t *tunnel, reason string, apply func()) {
 
 func compareEndpoints(a, b sshgate.Endpoint) int {
 	return cmp.Or(cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.Port, b.Port))
-}
-
-func (h *Hub) publishedElsewhere(t *tunnel, name sshgate.Endpoint) bool {
-	for other := range h.tunnels {
-		if _, ok := other.published[name]; ok && other != t {
-			return true
-		}
-	}
-	return false
 }
 
 // refuse records what the tunnel may not publish, when it is refused first. Host
@@ -364,7 +362,7 @@ func (h *Hub) candidates(service sshgate.Endpoint) ([]*tunnel, error) {
 	var found []ranked
 	var changed *Refusal
 	others := false
-	for t := range h.tunnels {
+	for t := range h.index.origins[service.Origin] {
 		if refusal := t.refused[service]; refusal != nil && refusal.Code == CodeHostKeyChanged {
 			changed = refusal
 		}
@@ -498,14 +496,8 @@ type HubStats struct {
 func (h *Hub) Stats() HubStats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	published := map[sshgate.Endpoint]bool{}
-	for t := range h.tunnels {
-		for name := range t.published {
-			published[name] = true
-		}
-	}
 	return HubStats{
-		Tunnels: len(h.tunnels), Origins: len(published), Streams: h.streams, Dials: h.dials, DialFailures: h.failures,
+		Tunnels: len(h.tunnels), Origins: len(h.index.services), Streams: h.streams, Dials: h.dials, DialFailures: h.failures,
 	}
 }
 

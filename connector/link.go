@@ -126,8 +126,13 @@ func (l *link) use(control *yamux.Stream) {
 	l.control = control
 }
 
-// close ends the session and all of its streams, at once. It is idempotent.
-func (l *link) close() { _ = l.session.Close() } // always nil
+// close ends the session and all of its streams, at once. It is idempotent. It is the
+// line that is closed, and the session with it, see line.
+func (l *link) close() {
+	_ = l.line.Close() // ends in any case
+	<-l.session.CloseChan()
+	_ = l.session.Close() // always nil; waits for the streams' end
+}
 
 // send writes a control message. An error is the end of the tunnel.
 func (l *link) send(msg any) error {
@@ -181,6 +186,7 @@ func (l *link) watch(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			if quiet := l.line.silence(); quiet > l.timing.silence {
+				l.line.resetOnClose()
 				return fmt.Errorf("%w: nothing received for %s", errSilent, quiet.Round(time.Millisecond))
 			}
 		}
@@ -189,10 +195,16 @@ func (l *link) watch(ctx context.Context) error {
 
 // line is a TLS connection that knows when it last received something. The
 // time is the monotonic clock's.
+//
+// It is closed by the time that yamux hears of an error. A yamux session closes its
+// connection in the midst of its own end, and until that is through all who read or
+// write one of its streams run in circles: at the end of a thousand sessions at once
+// these take the processors from those who would finish.
 type line struct {
 	*tls.Conn
-	start time.Time
-	last  atomic.Int64 // nanoseconds after start
+	start  time.Time
+	last   atomic.Int64 // nanoseconds after start
+	closed atomic.Bool
 
 	broken  chan struct{} // closed at the first error of Read, which is
 	readErr error
@@ -213,6 +225,7 @@ func (l *line) Read(p []byte) (int, error) {
 			l.readErr = err
 			close(l.broken)
 		})
+		l.Close()
 	}
 	return n, err
 }
@@ -226,6 +239,7 @@ func (l *line) Write(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	defer l.Close()
 	select {
 	case <-l.broken:
 	case <-time.After(alertWait):
@@ -253,11 +267,32 @@ func (l *line) silence() time.Duration {
 
 // Close closes the connection below TLS first. tls.Conn.Close alone waits up to
 // five seconds for a dead line to take its alert, and meanwhile yamux's readers
-// would spin. Nothing is lost: every stream has an end of its own.
+// would spin. Nothing is lost: every stream has an end of its own. A second call does
+// nothing, and does not wait for the first.
 func (l *line) Close() error {
+	if !l.closed.CompareAndSwap(false, true) {
+		return nil
+	}
 	err := l.NetConn().Close()
 	_ = l.Conn.Close() // what it is for has just failed
 	return err
+}
+
+// resetOnClose has Close send a RST (RFC 9293 section 3.10.4) and lose what is yet to
+// be sent. Where the line is dead in one direction only, the other end learns of it at
+// once: a FIN would wait for the retransmission of what nobody acknowledges.
+func (l *line) resetOnClose() {
+	conn := l.NetConn()
+	for {
+		below, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		conn = below.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // fails only when it is closed
+	}
 }
 
 var longAgo = time.Unix(1, 0)

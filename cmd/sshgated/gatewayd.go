@@ -118,7 +118,10 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
 
 	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
-	if g.hub, err = connector.NewHub(connector.HubConfig{Admit: registrar.Admit, Check: g.checkConnector, Events: g.events.Record, Log: g.log}); err != nil {
+	g.hub, err = connector.NewHub(connector.HubConfig{
+		Admit: registrar.Admit, Check: g.checkConnector, Events: g.events.Record, Log: g.log, MaxTunnels: g.cfg.Tunnel.MaxTunnels,
+	})
+	if err != nil {
 		return err
 	}
 	g.desk, err = enrolment.New(enrolment.Config{
@@ -262,6 +265,8 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		Tunnel:   g.hub.Serve,
 		Rejected: g.certificateRejected,
 		HTTP:     g.api,
+		// Tunnels alone, as many as there may be, leave room for helpers.
+		MaxConns: max(web.DefaultMaxConns, 2*g.cfg.Tunnel.MaxTunnels),
 		Log:      g.log,
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,7 +72,8 @@ func (c *client) command(name string, args ...string) *exec.Cmd {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	c.t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, name, args...)
+	args = c.place.command(append([]string{name}, args...)...)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "HOME="+c.home, "SSH_AUTH_SOCK=", "DISPLAY=", "SSH_ASKPASS=",
 		"GIT_SSH_COMMAND=ssh -F "+c.config, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C")
 	cmd.Dir = c.home
@@ -143,15 +145,19 @@ func (c *client) signInWith(cmd *exec.Cmd, email string, answer func(context.Con
 }
 
 func approveAs(email string) func(context.Context, string) error {
+	return approveBy(http.DefaultClient, email)
+}
+
+func approveBy(browser *http.Client, email string) func(context.Context, string) error {
 	return func(ctx context.Context, url string) error {
-		return approve.Approve(ctx, nil, url, email, password)
+		return approve.Approve(ctx, browser, url, email, password)
 	}
 }
 
 // signIn signs in on this machine, so that its key is remembered.
 func (c *client) signIn(email string) {
 	c.t.Helper()
-	r := c.signInWith(c.ssh("gate", "true"), email, approveAs(email))
+	r := c.signInWith(c.ssh("gate", "true"), email, approveBy(c.place.browser(), email))
 	if email == alice && r.code != 0 {
 		c.t.Fatalf("ssh after the sign-in: exit %d\n%s", r.code, r.stderr)
 	}

@@ -5,13 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -29,6 +29,7 @@ const (
 // stack is a whole installation: provider, gateway, connector, origin.
 type stack struct {
 	t         testing.TB
+	place     place // of the gateway, the provider and the clients
 	dir       string
 	login     string
 	logLevel  string
@@ -54,6 +55,8 @@ type stackOptions struct {
 	gatewayPrefix  []string
 	deviceLifetime time.Duration
 	logLevel       string // of the gateway; default debug
+	place          place  // default here
+	everywhere     bool   // the gateway listens on all addresses, not on 127.0.0.1 alone
 }
 
 const defaultPolicy = `
@@ -71,15 +74,7 @@ policy:
 
 func newStack(t testing.TB, o stackOptions) *stack {
 	t.Helper()
-	need(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stack{t: t, dir: t.TempDir(), login: me.Username, logLevel: cmp.Or(o.logLevel, "debug"), sshPort: freePort(t), tlsPort: freePort(t)}
-	s.startProvider(o.deviceLifetime)
-	s.configure(o)
-	write(t, s.path("user_ca.pub"), s.sshgated("ca", "--config", s.path("gateway.yaml")))
+	s := prepareStack(t, o)
 	s.sshd = startSSHD(t, s.path("sshd"), s.path("user_ca.pub"), freePort(t), o.sshd)
 	names := []string{"connector-cert", "--config", s.path("gateway.yaml"), "--name", "rack1", "--hostname", "web1", "--out", s.path("connector")}
 	for _, name := range o.hostnames {
@@ -94,13 +89,37 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	return s
 }
 
+// prepareStack returns a stack of which nothing runs but the provider.
+func prepareStack(t testing.TB, o stackOptions) *stack {
+	t.Helper()
+	need(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stack{
+		t: t, place: o.place, dir: t.TempDir(), login: me.Username, logLevel: cmp.Or(o.logLevel, "debug"),
+		sshPort: freePort(t), tlsPort: freePort(t),
+	}
+	if s.place == nil {
+		s.place = here{}
+	}
+	s.startProvider(o.deviceLifetime)
+	s.configure(o)
+	write(t, s.path("user_ca.pub"), s.sshgated("ca", "--config", s.path("gateway.yaml")))
+	return s
+}
+
 func (s *stack) path(name string) string { return filepath.Join(s.dir, name) }
 
 func (s *stack) startProvider(deviceLifetime time.Duration) {
 	s.t.Helper()
 	// The issuer is the server's own address, which is known once it listens.
-	server := httptest.NewUnstartedServer(nil)
-	s.issuer = "http://" + server.Listener.Addr().String()
+	listener, err := s.place.listen("127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.issuer = "http://" + listener.Addr().String()
 	provider, err := devidp.New(devidp.Config{
 		Issuer: s.issuer, ClientID: "sshgate", PollInterval: time.Second,
 		DeviceLifetime: cmp.Or(deviceLifetime, 5*time.Minute),
@@ -112,7 +131,7 @@ func (s *stack) startProvider(deviceLifetime time.Duration) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	server.Config.Handler = provider
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: provider}}
 	server.Start()
 	s.provider = server
 	s.t.Cleanup(server.Close)
@@ -122,15 +141,19 @@ func (s *stack) configure(o stackOptions) {
 	s.t.Helper()
 	metricsPort := freePort(s.t)
 	s.metrics = fmt.Sprintf("http://127.0.0.1:%d", metricsPort)
+	listen := "127.0.0.1"
+	if o.everywhere {
+		listen = "" // all addresses
+	}
 	write(s.t, s.path("gateway.yaml"), fmt.Sprintf(`
 hostname: gate.test
 data_dir: data
 ssh:
-  listen: 127.0.0.1:%d
+  listen: "%s:%d"
   advertise: gate:%d
 %s
 tunnel:
-  listen: 127.0.0.1:%d
+  listen: "%s:%d"
 %s
 metrics:
   listen: 127.0.0.1:%d
@@ -138,7 +161,7 @@ sign_in:
   issuer: %s
   client_id: sshgate
 %s
-%s`, s.sshPort, s.sshPort, cmp.Or(o.ssh, "  drain_timeout: 5s"), s.tlsPort, strings.ReplaceAll(o.tunnel, "TLSPORT", fmt.Sprint(s.tlsPort)), metricsPort, s.issuer, o.origins,
+%s`, listen, s.sshPort, s.sshPort, cmp.Or(o.ssh, "  drain_timeout: 5s"), listen, s.tlsPort, strings.ReplaceAll(o.tunnel, "TLSPORT", fmt.Sprint(s.tlsPort)), metricsPort, s.issuer, o.origins,
 		strings.ReplaceAll(cmp.Or(o.policy, defaultPolicy), "LOGIN", s.login)))
 }
 
@@ -160,6 +183,7 @@ func (s *stack) sshgated(args ...string) string {
 func (s *stack) launchGateway(prefix ...string) {
 	s.t.Helper()
 	args := append(prefix, sshgatedBin, "serve", "--config", s.path("gateway.yaml"), "--log-format", "json", "--log-level", s.logLevel)
+	args = s.place.command(args...)
 	s.gateway = start(s.t, args[0], args[1:]...)
 }
 
@@ -172,7 +196,7 @@ func (s *stack) startGateway(prefix ...string) {
 			return fmt.Errorf("it has ended: %s", s.gateway.out)
 		default:
 		}
-		_, err := httpGet(s.metrics + "/readyz")
+		_, err := s.get("/readyz")
 		return err
 	})
 }
@@ -212,7 +236,7 @@ func (s *stack) waitForOrigins(n int) {
 
 // metric returns the value of a metric without labels.
 func (s *stack) metric(name string) (float64, error) {
-	body, err := httpGet(s.metrics + "/metrics")
+	body, err := s.get("/metrics")
 	if err != nil {
 		return 0, err
 	}
@@ -226,14 +250,19 @@ func (s *stack) metric(name string) (float64, error) {
 	return 0, fmt.Errorf("there is no metric %s", name)
 }
 
-func httpGet(url string) (string, error) {
+// get asks the gateway's port for monitoring.
+func (s *stack) get(path string) (string, error) { return getBy(s.place.browser(), s.metrics+path) }
+
+func httpGet(url string) (string, error) { return getBy(http.DefaultClient, url) }
+
+func getBy(client *http.Client, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -253,6 +282,11 @@ type sshd struct {
 }
 
 func startSSHD(t testing.TB, dir, userCA string, port int, more string) *sshd {
+	t.Helper()
+	return startSSHDAt(t, here{}, dir, userCA, port, more)
+}
+
+func startSSHDAt(t testing.TB, at place, dir, userCA string, port int, more string) *sshd {
 	t.Helper()
 	for _, d := range []string{"/run/sshd", dir} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -291,14 +325,14 @@ MaxStartups 300
 Subsystem sftp /usr/lib/openssh/sftp-server
 LogLevel VERBOSE
 `, more, port, dir, userCA))
-	d := &sshd{proc: start(t, "/usr/sbin/sshd", "-D", "-e", "-f", config), port: port, dir: dir}
-	eventually(t, "sshd is up", 10*time.Second, func() error {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			c.Close()
-		}
-		return err
-	})
+	args := at.command("/usr/sbin/sshd", "-D", "-e", "-f", config)
+	d := &sshd{proc: start(t, args[0], args[1:]...), port: port, dir: dir}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	up := regexp.MustCompile(fmt.Sprintf(`Server listening on 127\.0\.0\.1 port %d\.`, port))
+	if _, err := d.out.wait(ctx, up.FindString); err != nil {
+		t.Fatalf("sshd is not up: %v", err)
+	}
 	return d
 }
 

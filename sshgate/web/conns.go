@@ -88,6 +88,9 @@ func (c *tracked) Read(p []byte) (int, error) {
 // cut tells that the client's connection has ended.
 func (c *tracked) cut() bool { return c.ended.Load() }
 
+// NetConn is the connection below, for those who need its TCP options.
+func (c *tracked) NetConn() net.Conn { return c.Conn }
+
 func (c *tracked) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {

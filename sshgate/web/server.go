@@ -27,6 +27,9 @@ const (
 	httpMaxHeader     = 32 << 10 // bytes
 )
 
+// DefaultMaxConns is the default of ServerConfig.MaxConns.
+const DefaultMaxConns = 32768
+
 // errStopped is the cause that tunnels see when the server ends.
 var errStopped = errors.New("the gateway is shutting down")
 
@@ -50,7 +53,7 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration
 	// MaxConns bounds the connections at once, MaxHandshakes those of them
 	// that have not finished the handshake. What comes on top is closed at
-	// once. Defaults 4096 and 256.
+	// once. Defaults DefaultMaxConns and 1024.
 	MaxConns      int
 	MaxHandshakes int
 
@@ -126,10 +129,10 @@ func setDefaults(cfg *ServerConfig) {
 		cfg.HandshakeTimeout = 10 * time.Second
 	}
 	if cfg.MaxConns <= 0 {
-		cfg.MaxConns = 4096
+		cfg.MaxConns = DefaultMaxConns
 	}
 	if cfg.MaxHandshakes <= 0 {
-		cfg.MaxHandshakes = 256
+		cfg.MaxHandshakes = 1024
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -18,6 +18,8 @@ func TestRun(t *testing.T) {
 	write("go.mod", "module example.com/x\n\ngo 1.26\n")
 	const passes = "func TestA(t *testing.T) { t.Log(\"quiet\") }\n"
 	const skips = "func TestB(t *testing.T) { t.Skip(\"plink is not installed\") }\n"
+	const cannot = "func TestB(t *testing.T) { t.Skip(\"impossible here: no root\") }\n"
+	const measures = "func TestA(t *testing.T) { t.Log(\"measured: it: 3ms\") }\n"
 	const fails = "func TestC(t *testing.T) { t.Log(\"the reason\"); t.Run(\"sub\", func(t *testing.T) { t.Error(\"the cause\") }) }\n"
 	const panics = "func TestD(t *testing.T) { panic(\"the panic\") }\n"
 	for _, test := range []struct {
@@ -29,6 +31,8 @@ func TestRun(t *testing.T) {
 		{"passes", passes, true, 0, []string{"ok   example.com/x", "1 passed, 0 failed, 0 skipped"}},
 		{"skips", passes + skips, false, 0, []string{"SKIPPED 1", "TestB: x_test.go:5: plink is not installed", "1 passed, 0 failed, 1 skipped"}},
 		{"skips in CI", passes + skips, true, 1, []string{"SKIPPED 1"}},
+		{"cannot, in CI", passes + cannot, true, 0, []string{"SKIPPED 1", "impossible here: no root"}},
+		{"measures", measures, false, 0, []string{"\nTestA: it: 3ms\n"}},
 		{"fails", passes + fails, false, 1, []string{"the cause", "the reason", "1 passed, 2 failed"}},
 		{"panics", panics, false, 1, []string{"the panic", "0 passed, 1 failed"}},
 		{"does not compile", "func TestE(t *testing.T) { y() }\n", false, 1, []string{"undefined: y"}},
@@ -41,7 +45,7 @@ func TestRun(t *testing.T) {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}
 			for _, want := range test.want {
-				if !strings.Contains(stdout.String(), want) {
+				if !strings.Contains("\n"+stdout.String(), want) {
 					t.Errorf("the output lacks %q:\n%s%s", want, stdout.String(), stderr.String())
 				}
 			}
