@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,7 @@ there is one.
 
 The gateway's certificate is checked against the authorities that the system trusts,
 those in --ca-file, or the one with --ca-pin, which "sshgated connector pin" prints.
+SSHGATE_GATEWAY and SSHGATE_CA_FILE stand in for flags that are not given.
 
 Exit codes: 0 let in, 1 it failed, 2 a wrong flag, 4 nobody said yes, or the token is
 not good, 6 the gateway cannot be reached or is not who it should be.`,
@@ -132,6 +134,10 @@ func (l *connectorLogin) wish() (enrol.Wish, error) {
 		machine = ""
 	}
 	w := enrol.Wish{Name: l.name, Machine: machine, Software: "sshgate/" + programVersion()}
+	l.gateway = cmp.Or(l.gateway, os.Getenv("SSHGATE_GATEWAY"))
+	if l.caPin == "" {
+		l.caFile = cmp.Or(l.caFile, os.Getenv("SSHGATE_CA_FILE"))
+	}
 	switch {
 	case l.gateway == "":
 		return w, usageError{errors.New("--gateway is missing; name the gateway, as in gate.example.com")}

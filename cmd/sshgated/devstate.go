@@ -198,9 +198,13 @@ sign_in:
   client_id: %s
 policy:
   session_duration: 12h
+  publish:
+    - name: alice
+      include: [{email: %s}]
+      hostnames: ["*.demo"]
   applications:
     - name: demo
-      hosts: [%s]
+      hosts: [%s, "*.demo"]
       rules:
         - name: alice
           action: allow
@@ -213,7 +217,7 @@ policy:
 func (d *dev) writeConfig() (*config.Gateway, error) {
 	path := d.path("sshgated.yaml")
 	text := fmt.Sprintf(devConfig, devHostname, d.ssh.Addr(), d.ssh.Addr(), d.tunnel.Addr(), d.metrics.Addr(),
-		d.issuer(), devClientID, devOrigin, devPeople[0].email, d.opts.login)
+		d.issuer(), devClientID, devPeople[0].email, devOrigin, devPeople[0].email, d.opts.login)
 	if err := writeFile(path, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
