@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -116,7 +117,7 @@ func (l *connectorLogin) run(cmd *cobra.Command, _ []string) error {
 		issued, err = enrol.SignIn(cmd.Context(), gateway, wish, func(p enrol.Prompt) { l.show(cmd, p) })
 	}
 	if err != nil {
-		return err
+		return l.advisePin(err)
 	}
 	written, err := place.Keep(issued, caPEM, enrol.Config(gateway.Address, len(caPEM) > 0, issued.Hostnames, wish.Machine, l.url))
 	if err != nil {
@@ -201,6 +202,18 @@ func (l *connectorLogin) trusted(ctx context.Context) (*helper.Gateway, []byte, 
 	}
 	gateway, err := helper.NewGateway(address, caPEM)
 	return gateway, caPEM, err
+}
+
+// advisePin adds what helps where the gateway signs its own certificate.
+func (l *connectorLogin) advisePin(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var problem *helper.Problem
+	if l.caFile == "" && l.caPin == "" && errors.As(err, &unknown) && errors.As(err, &problem) {
+		advised := *problem
+		advised.Next = "if it signs its own certificate, give --ca-pin with what \"sshgated connector pin\" prints on the gateway, or its CA with --ca-file"
+		return &advised
+	}
+	return err
 }
 
 func (l *connectorLogin) show(cmd *cobra.Command, p enrol.Prompt) {
