@@ -244,7 +244,10 @@ func (l *connectorLogin) report(cmd *cobra.Command, gateway string, issued *enro
 		fmt.Fprintf(&text, "left %s as it is; check it with: sshgate connector check --config %s\n", configFile, configFile)
 	}
 	next := "sudo sshgate connector install"
-	if l.dir != systemConnectorDir {
+	switch {
+	case l.dir == systemConnectorDir && l.force:
+		next = "sudo systemctl restart sshgate-connector, or where it is no service yet, " + next
+	case l.dir != systemConnectorDir:
 		next = "sshgate connector run --config " + configFile
 	}
 	fmt.Fprintf(&text, "Next: %s\n", next)
