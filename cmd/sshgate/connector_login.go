@@ -48,7 +48,8 @@ a person opens the address in any browser, signs in, and says which hostnames th
 connector may publish, as far as the gateway's policy lets that person. Then the
 connector has a certificate that names them, which renews itself while it runs.
 
-Without --hostname the person chooses from the domains that are theirs to hand out.
+Without --hostname the person chooses from the names and domains that are theirs to
+hand out.
 For machines that nobody sits at there are join tokens: --token-file names a file with
 one, or - for standard input.
 
@@ -64,14 +65,14 @@ Exit codes: 0 let in, 1 it failed, 2 a wrong flag, 4 nobody said yes, or the tok
 not good, 6 the gateway cannot be reached or is not who it should be.`,
 		Example: `  sudo sshgate connector login --gateway gate.example.com --hostname web1.example.com
   sudo sshgate connector login --gateway gate.example.com --hostname '*.lab.example.com'
-  sshgate connector login --gateway gate.example.com --token-file - < join-token`,
+  sudo sshgate connector login --gateway gate.example.com --token-file - < join-token`,
 		Args: noArguments,
 		RunE: l.run,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&l.gateway, "gateway", "", "the gateway's `HOST[:PORT]` (443; required)")
 	flags.StringArrayVar(&l.hostnames, "hostname", nil, "what to publish: a name, or a wildcard such as '*.lab.example.com'; repeatable")
-	flags.StringVar(&l.name, "name", "", "what the connector is called in the gateway's log (this machine's name)")
+	flags.StringVar(&l.name, "name", "", "what the connector is called at the gateway (this machine's name); replicas share one")
 	flags.StringVar(&l.dir, "cert-dir", "", "`DIRECTORY` for the files (/etc/sshgate, or for users other than root sshgate in their configuration directory)")
 	flags.StringVar(&l.url, "url", "ssh://localhost:22", "what a new connector.yaml has the hostnames stand for")
 	flags.StringVar(&l.caFile, "ca-file", "", "`FILE` with the authority that signs the gateway's certificate, PEM")
