@@ -61,7 +61,7 @@ func (o ConnectorOrigin) Endpoint() sshgate.Endpoint {
 // of the file is for messages and says where relative paths start.
 func ParseConnector(data []byte, file string, env func(string) string) (*Connector, error) {
 	k := &Connector{Connections: 2}
-	if err := parse(data, file, env, k.decode); err != nil {
+	if err := parse(data, file, exampleConnector, env, k.decode); err != nil {
 		return nil, err
 	}
 	if k.ServerName == "" {

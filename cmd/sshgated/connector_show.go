@@ -162,10 +162,10 @@ func newConnectorPin() *cobra.Command {
 	var cfgFlag configFlag
 	cmd := &cobra.Command{
 		Use:   "pin",
-		Short: "Print what connectors know the gateway's own authority by",
-		Long: `Print the pin of the authority that signs the gateway's certificate where
-tunnel.certificate_file names none of a public one: the SHA-256 of its public key.
-A machine that has nothing of the gateway yet can trust it by that:
+		Short: "Print what connector login --ca-pin takes",
+		Long: `Print the pin of the authority that signs the gateway's own certificate: the SHA-256
+of its public key. A machine that has nothing of the gateway yet can trust it by that.
+It is not needed where tunnel.certificate_file has a certificate of a public authority.
 
   sshgate connector login --gateway gate.example.com --ca-pin "$PIN"`,
 		Args: noArguments,

@@ -20,7 +20,7 @@ func newConnectorToken() *cobra.Command {
 		Use:   "token",
 		Short: "Create, list or revoke join tokens, which let connectors in without a person",
 		Long: `A join token lets a machine in that nobody sits at: an image, a playbook, a cloud-init
-file. It is good for so many connectors, once each, until its end. What it lets in has
+file. It is good for one connector, or as many as --uses says, until its end. What it lets in has
 a certificate of its own, which is listed and revoked like any other.`,
 		Args: subcommand,
 		RunE: help,
@@ -48,9 +48,10 @@ hash. Give it to the machine in a file or on standard input:
 
   sshgate connector login --gateway gate.example.com --token-file FILE
 
---hostname is what those who join may publish; a machine can ask for less. With --name
-all of them are replicas of that one connector; without it each has the name of its
-machine, which nobody else may have.`,
+--hostname is what those who join may publish; a machine can ask for less, or for names
+under a wildcard. With --name all of them are replicas of that one connector; without it
+each has the name of its machine, which no other connector may have. No publish rule of
+the policy is asked.`,
 		Example: `  sshgated connector token create --hostname web1.example.com
   sshgated connector token create --hostname '*.lab.example.com' --uses 50 --expires 1d`,
 		Args: noArguments,

@@ -183,33 +183,33 @@ func (s *devState) users() []devidp.User {
 }
 
 const devConfig = `# Written by "sshgated dev" at every start.
-hostname: %s
+hostname: %[1]s
 data_dir: data
 ssh:
-  listen: %q
-  advertise: %q
+  listen: %[2]q
+  advertise: %[3]q
   drain_timeout: 2s
 tunnel:
-  listen: %q
+  listen: %[4]q
 metrics:
-  listen: %q
+  listen: %[5]q
 sign_in:
-  issuer: %s
-  client_id: %s
+  issuer: %[6]s
+  client_id: %[7]s
 policy:
   session_duration: 12h
   publish:
     - name: alice
-      include: [{email: %s}]
-      hostnames: ["*.demo"]
+      include: [{email: %[9]s}]
+      hostnames: ["*.%[8]s"]
   applications:
     - name: demo
-      hosts: [%s, "*.demo"]
+      hosts: [%[8]s, "*.%[8]s"]
       rules:
         - name: alice
           action: allow
-          include: [{email: %s}]
-          logins: [%q]
+          include: [{email: %[9]s}]
+          logins: [%[10]q]
           end_to_end: true
 `
 
@@ -217,7 +217,7 @@ policy:
 func (d *dev) writeConfig() (*config.Gateway, error) {
 	path := d.path("sshgated.yaml")
 	text := fmt.Sprintf(devConfig, devHostname, d.ssh.Addr(), d.ssh.Addr(), d.tunnel.Addr(), d.metrics.Addr(),
-		d.issuer(), devClientID, devPeople[0].email, devOrigin, devPeople[0].email, d.opts.login)
+		d.issuer(), devClientID, devOrigin, devPeople[0].email, d.opts.login)
 	if err := writeFile(path, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

@@ -279,7 +279,7 @@ func (d *Desk) conflicts(ctx context.Context, name string, hostnames []sshgate.H
 }
 
 func owned(hostname, connector string) *Refused {
-	return refuse(CodeOwned, "%s belongs to the connector %s; an administrator can change that, with: sshgated connector release %s, or revoke %s", hostname, connector, hostname, connector)
+	return refuse(CodeOwned, "the name %s belongs to the connector %s; an administrator can change that, with: sshgated connector release %s, or revoke %s", hostname, connector, hostname, connector)
 }
 
 // revoked tells whether all certificates of the connector are, and there are some.
