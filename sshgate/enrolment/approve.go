@@ -95,12 +95,11 @@ func (d *Desk) Approve(ctx context.Context, p *Pending, yes Approval) error {
 		yes.Name = p.Name
 	}
 	event := sshgate.Event{Detail: d.event(p.Wish, yes.Name, yes.Hostnames).Detail}.By(yes.Identity)
-	// One at a time: two must not find the same name free.
-	d.approving.Lock()
-	defer d.approving.Unlock()
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
 	rule, cert, err := d.approve(ctx, p, yes)
-	if err == nil && !d.settle(p, cert, nil) {
-		err = refuse(CodeUnknown, "this machine was answered already, or has waited for too long")
+	if err == nil {
+		d.settle(p, cert, nil) // it waits still, approve has looked
 	}
 	event.Allowed, event.Rule, event.Reason = err == nil, rule, fmt.Sprintf("let in as %s, certificate %s", yes.Name, serial(cert))
 	if err != nil {
@@ -119,8 +118,10 @@ func serial(cert *x509.Certificate) string {
 
 // approve checks the answer and issues the certificate.
 func (d *Desk) approve(ctx context.Context, p *Pending, yes Approval) (rule string, cert *x509.Certificate, err error) {
-	if _, err := d.Find(p.UserCode); err != nil {
+	if waits, err := d.Find(p.UserCode); err != nil {
 		return "", nil, err
+	} else if waits != p { // it has the code of one that is gone
+		return "", nil, errNotWaiting
 	}
 	if err := CheckName(yes.Name); err != nil {
 		return "", nil, err
@@ -183,6 +184,8 @@ func (d *Desk) Deny(p *Pending, who Person, suspicious bool) {
 	if suspicious {
 		reason = "denied, and reported as suspicious"
 	}
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
 	if d.settle(p, nil, refuse(CodeDenied, "%s said no", who.Identity)) {
 		d.record(p, sshgate.Event{Reason: reason}.By(who.Identity))
 	}
@@ -193,8 +196,8 @@ func (d *Desk) Join(ctx context.Context, hash []byte, w Wish) (*x509.Certificate
 	if err := w.normalise(); err != nil {
 		return nil, err
 	}
-	d.approving.Lock()
-	defer d.approving.Unlock()
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
 	cert, id, rec, err := d.join(ctx, hash, w)
 	event := d.event(w, rec.Connector, nil)
 	event.Detail += ", join token " + string(id)

@@ -167,7 +167,10 @@ func nameOf(machine string) string {
 type Desk struct {
 	cfg Config
 
-	approving sync.Mutex // held from the look for a name to its certificate's record
+	// deciding is held from the look for a name, and at a wish, to the certificate's
+	// record and the wish's end: two must not find the same name free, and no wish may
+	// be denied or expire while it is granted. Taken before mu.
+	deciding sync.Mutex
 
 	mu       sync.Mutex // guards what follows, and the results of pending
 	closed   bool
