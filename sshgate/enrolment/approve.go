@@ -129,7 +129,7 @@ func (d *Desk) approve(ctx context.Context, p *Pending, yes Approval) (rule stri
 	if rule, err = d.permitted(p, yes); err != nil {
 		return rule, nil, err
 	}
-	err = d.conflicts(ctx, yes.Name, yes.Hostnames, func(rec sshgate.ConnectorRecord) error {
+	err = d.conflicts(ctx, yes.Name, yes.Hostnames, yes.Identity, func(rec sshgate.ConnectorRecord) error {
 		switch {
 		case !rec.ApprovedBy(yes.Identity):
 			return refuse(CodeNameTaken, "another connector is called %s; choose another name", yes.Name)
@@ -230,7 +230,7 @@ func (d *Desk) join(ctx context.Context, hash []byte, w Wish) (*x509.Certificate
 	name := token.Connector
 	if name == "" {
 		name = w.Name
-		err := d.conflicts(ctx, name, hostnames, func(sshgate.ConnectorRecord) error {
+		err := d.conflicts(ctx, name, hostnames, sshgate.Identity{}, func(sshgate.ConnectorRecord) error {
 			return refuse(CodeNameTaken, "another connector is called %s; choose another name with --name", name)
 		})
 		if err != nil {
