@@ -89,6 +89,7 @@ const (
 	CodeNameTaken   = "name_taken"
 	CodeOwned       = "hostname_taken"
 	CodeRevoked     = "certificate_revoked"
+	CodeEnded       = "certificate_expired"
 	CodeTooEarly    = "too_early"
 	CodeTooMany     = "too_many"
 	CodeUnavailable = "unavailable"
@@ -142,6 +143,7 @@ func (w *Wish) normalise() error {
 	if err := CheckName(w.Name); err != nil {
 		return err
 	}
+	w.Hostnames = unique(w.Hostnames)
 	if len(w.Hostnames) > maxHostnames {
 		return refuse(CodeBadRequest, "there are %d hostnames, more than %d", len(w.Hostnames), maxHostnames)
 	}

@@ -193,7 +193,8 @@ func (d *Desk) ask(who Person) sshgate.PublishRequest {
 	return sshgate.PublishRequest{Identity: who.Identity, ClientAddr: who.Address, Time: d.cfg.Now()}
 }
 
-// record completes an event about a wish and records it.
+// record completes an event about a wish and records it. Its address is the machine's,
+// that of who answered goes into the detail.
 func (d *Desk) record(p *Pending, more sshgate.Event) {
 	event := d.event(p.Wish, "", p.Hostnames)
 	event.Allowed, event.Rule, event.Reason = more.Allowed, more.Rule, more.Reason
@@ -203,6 +204,9 @@ func (d *Desk) record(p *Pending, more sshgate.Event) {
 	}
 	if more.Detail != "" {
 		event.Detail = more.Detail
+	}
+	if more.ClientAddr.IsValid() {
+		event.Detail += ", answered from " + more.ClientAddr.String()
 	}
 	d.cfg.Events.Record(event)
 }

@@ -48,7 +48,6 @@ type page struct {
 	Machine *enrolment.Pending
 	Offer   *enrolment.Offer
 	Form    url.Values // what was chosen before
-	Refused bool       // some of what the machine asks for cannot be given
 
 	// Of the step done.
 	Text string
@@ -187,15 +186,12 @@ func (a *API) review(w http.ResponseWriter, r *http.Request, v *visitor, id sshg
 	machine, err := a.cfg.Enrolment.Find(v.code)
 	if err == nil {
 		content.Machine = machine
-		content.Offer, err = a.cfg.Enrolment.Offer(r.Context(), machine, enrolment.Person{Identity: id, Address: remoteAddr(r)})
+		content.Offer, err = a.cfg.Enrolment.Offer(r.Context(), machine, enrolment.Person{Identity: id, Address: remoteAddr(r)}, strings.TrimSpace(r.PostFormValue("name")))
 	}
 	if err != nil {
 		a.visitors.remove(v)
 		a.render(w, page{Step: "done", Title: "Not let in", Text: sentence(err), status: ofRefusal(err).status})
 		return
-	}
-	for _, asked := range content.Offer.Asked {
-		content.Refused = content.Refused || asked.Rule == ""
 	}
 	if cause != nil {
 		content.Error, content.status = sentence(cause), ofRefusal(cause).status
