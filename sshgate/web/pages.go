@@ -66,6 +66,7 @@ func (a *API) render(w http.ResponseWriter, content page) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("Referrer-Policy", "same-origin") // without a referrer, forms have no Origin
 	if content.status == 0 {
 		content.status = http.StatusOK
 	}
@@ -81,17 +82,12 @@ func (a *API) style(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(css) // fails only with the client's connection
 }
 
-// foreign tells that a form was sent from another site's page.
+// foreign tells that a form was sent from another site's page. Sec-Fetch-Site decides
+// where there is one: Origin is "null" on forms of pages without a referrer (Fetch
+// section 3.2).
 func foreign(r *http.Request) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" {
-		return true
-	}
-	origin := r.Header.Get("Origin")
-	if origin == "" || origin == "null" {
-		return origin == "null"
-	}
-	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
+	var protection http.CrossOriginProtection
+	return protection.Check(r) != nil
 }
 
 // enrolPage asks for the code of a machine, which a link may have.
@@ -123,6 +119,9 @@ func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		again(ofSignIn(err).text, http.StatusServiceUnavailable)
 		return
+	}
+	if before := a.visitors.of(r); before != nil {
+		a.visitors.remove(before) // the new cookie takes its place
 	}
 	v := a.visitors.add(ticket, machine.UserCode)
 	if v == nil {
