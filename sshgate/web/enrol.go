@@ -37,13 +37,12 @@ func readJSON(r *http.Request, into any) *problem {
 	decoder := json.NewDecoder(r.Body)
 	err := decoder.Decode(into)
 	if err == nil {
-		_, err = decoder.Token()
+		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
 	}
-	if !errors.Is(err, io.EOF) {
-		p := badRequest("the body is not the JSON object that is expected")
-		return &p
-	}
-	return nil
+	p := badRequest("the body is not the JSON object that is expected")
+	return &p
 }
 
 func (b wish) parse(addr netip.Addr) (enrolment.Wish, *problem) {
