@@ -174,6 +174,9 @@ A machine that has nothing of the gateway yet can trust it by that:
 			if err != nil {
 				return err
 			}
+			if cfg.Tunnel.CertificateFile != "" {
+				return errors.New("the gateway shows the certificate in tunnel.certificate_file, which no pin is for; where no public authority has signed it, give its own with: sshgate connector login --ca-file")
+			}
 			ca, err := connector.OpenCA(tunnelCADir(cfg), time.Now)
 			if err != nil {
 				return err
