@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
@@ -218,13 +217,6 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 		b.store.Close()
 	})
 	return b
-}
-
-func (b *bench) checkConnector(ctx context.Context, cert connector.Certificate) error {
-	if rec, err := b.store.Connector(ctx, cert.Serial); err == nil && !rec.RevokedAt.IsZero() {
-		return &connector.Refusal{Code: connector.CodeNotPermitted, Reason: "it was revoked"}
-	}
-	return nil
 }
 
 // answering echoes what it got, once the client has half-closed.
@@ -598,15 +590,4 @@ func TestDrainLetsConnectionsFinish(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Error(err)
 	}
-}
-
-// newKey returns a public key in authorized_keys form.
-func newKey(t *testing.T) (ssh.PublicKey, string) {
-	t.Helper()
-	public, _, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := must(ssh.NewPublicKey(public))
-	return key, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
 }

@@ -2,6 +2,9 @@ package web_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -303,4 +306,22 @@ func TestConnectorCertificateEndsOnAnOpenConnection(t *testing.T) {
 	if about, renewed := ask(http.MethodGet, "/api/v1/connector", ""), ask(http.MethodPost, "/api/v1/connector/renew", body); about != 403 || renewed != 403 {
 		t.Errorf("after its end: %d, renewal %d", about, renewed)
 	}
+}
+
+func (b *bench) checkConnector(ctx context.Context, cert connector.Certificate) error {
+	if rec, err := b.store.Connector(ctx, cert.Serial); err == nil && !rec.RevokedAt.IsZero() {
+		return &connector.Refusal{Code: connector.CodeNotPermitted, Reason: "it was revoked"}
+	}
+	return nil
+}
+
+// newKey returns a public key in authorized_keys form.
+func newKey(t *testing.T) (ssh.PublicKey, string) {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := must(ssh.NewPublicKey(public))
+	return key, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
 }

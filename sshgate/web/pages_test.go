@@ -80,16 +80,7 @@ func (p seen) csrf() string {
 // without scripts and with the headers that keep others out.
 func (p seen) check(t *testing.T) {
 	t.Helper()
-	policy := p.Header.Get("Content-Security-Policy")
-	for _, part := range []string{"default-src 'none'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
-		if !strings.Contains(policy, part) {
-			t.Errorf("the policy %q lacks %s", policy, part)
-		}
-	}
-	if strings.Contains(policy, "unsafe") || strings.Contains(policy, "script-src") || p.Header.Get("Cache-Control") != "no-store" || p.Header.Get("X-Content-Type-Options") != "nosniff" ||
-		p.Header.Get("Referrer-Policy") != "same-origin" || p.Header.Get("X-Frame-Options") != "DENY" {
-		t.Errorf("headers: %v", p.Header)
-	}
+	p.checkHeaders(t)
 	decoder := xml.NewDecoder(strings.NewReader(p.text))
 	decoder.Strict, decoder.AutoClose, decoder.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
 	var open []string
@@ -137,6 +128,20 @@ func (p seen) check(t *testing.T) {
 	}
 	if len(open) > 0 {
 		t.Errorf("left open: %v", open)
+	}
+}
+
+func (p seen) checkHeaders(t *testing.T) {
+	t.Helper()
+	policy := p.Header.Get("Content-Security-Policy")
+	for _, part := range []string{"default-src 'none'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
+		if !strings.Contains(policy, part) {
+			t.Errorf("the policy %q lacks %s", policy, part)
+		}
+	}
+	if strings.Contains(policy, "unsafe") || strings.Contains(policy, "script-src") || p.Header.Get("Cache-Control") != "no-store" || p.Header.Get("X-Content-Type-Options") != "nosniff" ||
+		p.Header.Get("Referrer-Policy") != "same-origin" || p.Header.Get("X-Frame-Options") != "DENY" {
+		t.Errorf("headers: %v", p.Header)
 	}
 }
 
