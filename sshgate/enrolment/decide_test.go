@@ -74,3 +74,17 @@ func TestOwnersNameAgain(t *testing.T) {
 	b.revoke("rack1")
 	b.letIn("bob", "rack1", "*.lab")
 }
+
+// Of those who have let in connectors of a name, one after the other, the last has the
+// origins.
+func TestOwnersNameChangesHands(t *testing.T) {
+	b := newBench(t)
+	b.letIn("alice", "rack1", "web1")
+	b.clock.pass(31 * 24 * time.Hour)
+	b.letIn("bob", "rack1", "a.lab")
+	b.claim("a.lab", "rack1")
+	b.clock.pass(31 * 24 * time.Hour)
+	p, _ := b.ask(wish("rack1"))
+	wantRefused(t, b.yes(p, "alice", "*.lab"), enrolment.CodeNameTaken, "a.lab belongs to another connector")
+	b.letIn("bob", "rack1", "a.lab")
+}

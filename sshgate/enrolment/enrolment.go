@@ -273,9 +273,12 @@ func (d *Desk) conflicts(ctx context.Context, name string, hostnames []sshgate.H
 	}
 	// Who has the name of a connector has its origins, also where that one's
 	// certificates have expired, or were issued before they were noted.
-	own := slices.ContainsFunc(records, func(rec sshgate.ConnectorRecord) bool {
-		return rec.Connector == name && rec.RevokedAt.IsZero() && rec.ApprovedBy(who)
-	})
+	own := false
+	for _, rec := range records { // the last of the name counts
+		if rec.Connector == name && rec.RevokedAt.IsZero() {
+			own = rec.ApprovedBy(who)
+		}
+	}
 	for _, owner := range owners {
 		if own && owner.Connector == name || revoked(records, owner.Connector) {
 			continue
