@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -183,8 +184,11 @@ func (l *connectorLogin) token(stdin io.Reader) (string, error) {
 		return "", usageError{fmt.Errorf("--token-file: %w", err)}
 	}
 	token := strings.TrimSpace(string(data))
-	if token == "" {
+	switch {
+	case token == "":
 		return "", usageError{errors.New("--token-file: it is empty; expected what \"sshgated connector token create\" printed")}
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", usageError{errors.New("--token-file: it holds more than a join token; expected what \"sshgated connector token create\" printed")}
 	}
 	return token, nil
 }
@@ -206,6 +210,9 @@ func (l *connectorLogin) trusted(ctx context.Context) (*helper.Gateway, []byte, 
 		if caPEM, err = os.ReadFile(l.caFile); err != nil {
 			return nil, nil, usageError{fmt.Errorf("--ca-file: %w", err)}
 		}
+		if caPEM = certificatesIn(caPEM); len(caPEM) == 0 {
+			return nil, nil, usageError{fmt.Errorf("--ca-file: %s has no certificate in PEM form", l.caFile)}
+		}
 	}
 	gateway, err := helper.NewGateway(address, caPEM)
 	return gateway, caPEM, err
@@ -221,6 +228,17 @@ func (l *connectorLogin) advisePin(err error) error {
 		return &advised
 	}
 	return err
+}
+
+// certificatesIn leaves out what else is in a PEM file: a copy of it is for everybody,
+// and it may hold a key.
+func certificatesIn(data []byte) (certificates []byte) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		}
+	}
+	return certificates
 }
 
 func (l *connectorLogin) show(cmd *cobra.Command, p enrol.Prompt) {

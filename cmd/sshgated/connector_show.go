@@ -174,6 +174,9 @@ It is not needed where tunnel.certificate_file has a certificate of a public aut
 			if err != nil {
 				return err
 			}
+			if cfg.Tunnel.CertificateFile != "" {
+				return errors.New("the gateway shows the certificate in tunnel.certificate_file, which no pin is for; where no public authority has signed it, give its own with: sshgate connector login --ca-file")
+			}
 			ca, err := connector.OpenCA(tunnelCADir(cfg), time.Now)
 			if err != nil {
 				return err
