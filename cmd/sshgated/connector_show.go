@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/store"
 )
 
 func newConnectorShow() *cobra.Command {
@@ -27,12 +28,7 @@ origin belongs to the first connector that publishes it; "release" changes that.
 		Example:           "  sshgated connector show rack1",
 		Args:              oneArgument("connector, or serial number"),
 		ValidArgsFunction: completeConnectors(&cfgFlag),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, args []string, db *store.SQLite) error {
 			recs, err := db.Connectors(cmd.Context())
 			if err != nil {
 				return err
@@ -47,7 +43,7 @@ origin belongs to the first connector that publishes it; "release" changes that.
 			}
 			owners = slices.DeleteFunc(owners, func(o sshgate.OriginOwner) bool { return o.Connector != recs[0].Connector })
 			return showConnector(cmd.OutOrStdout(), recs, owners, time.Now(), asJSON)
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")

@@ -13,6 +13,7 @@ import (
 	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
+	"github.com/sshgate/sshgate/sshgate/store"
 )
 
 func newConnectorToken() *cobra.Command {
@@ -163,12 +164,7 @@ func newJoinTokenList() *cobra.Command {
 		Short: "List the join tokens",
 		Long:  "List the join tokens. Those that are used up, expired or revoked are left out unless --all is given.",
 		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, _ []string, db *store.SQLite) error {
 			recs, err := db.JoinTokens(cmd.Context())
 			if err != nil {
 				return err
@@ -181,7 +177,7 @@ func newJoinTokenList() *cobra.Command {
 				}
 			}
 			return printJoinTokens(cmd.OutOrStdout(), shown, now, asJSON)
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "list those that are no longer good, too")
@@ -220,13 +216,8 @@ func newJoinTokenRevoke() *cobra.Command {
 revoke those with "sshgated connector revoke".`,
 		Args:              oneArgument("join token, by its ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			err = db.RevokeJoinToken(cmd.Context(), sshgate.JoinTokenID(args[0]), time.Now())
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, args []string, db *store.SQLite) error {
+			err := db.RevokeJoinToken(cmd.Context(), sshgate.JoinTokenID(args[0]), time.Now())
 			if errors.Is(err, sshgate.ErrNotFound) {
 				return fmt.Errorf("there is no join token %q; see: sshgated connector token list --all", args[0])
 			}
@@ -235,7 +226,7 @@ revoke those with "sshgated connector revoke".`,
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked join token %s\n", args[0])
 			return err
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	return cmd
