@@ -294,7 +294,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	s := newStack(t, stackOptions{ssh: "  drain_timeout: 1h"})
 	session, _ := s.signedIn(t).longSession()
 	defer func() { _ = session.Wait() }()
-	if err := s.gateway.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := s.gateway.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the drain has begun", 5*time.Second, func() error {

@@ -187,7 +187,7 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 	pending := authflow.NewPending(func(context.Context) (authflow.Login, error) { return waiting{b}, nil }, 10)
 	b.api = must(web.NewAPI(web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
-		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: exchanges{}, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
+		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: func() web.Workloads { return exchanges{} }, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
 		Origins: func() []connector.OriginStatus {
 			return []connector.OriginStatus{
 				{Origin: "web1", Port: 5432, Connectors: []string{"c"}},
