@@ -20,6 +20,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
+	"github.com/sshgate/sshgate/sshgate/live"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
 	gossh "golang.org/x/crypto/ssh"
@@ -48,6 +49,7 @@ type gatewayd struct {
 	oidc    *authflow.OIDC
 	pending *authflow.Pending
 	tokens  *authflow.Tokens
+	live    *live.Register
 	hub     *connector.Hub
 	desk    *enrolment.Desk
 	ssh     *gateway.Server
@@ -124,7 +126,11 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		return g.oidc.StartDevice(ctx)
 	}, g.cfg.SignIn.MaxPending)
 
-	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
+	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Logins: g.store, Log: g.log})
+	g.live, err = live.New(live.Config{Policy: g.policy, Credentials: g.store, Check: g.tokens.Check, Events: g.events, Log: g.log})
+	if err != nil {
+		return err
+	}
 
 	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
 	g.hub, err = connector.NewHub(connector.HubConfig{
@@ -160,6 +166,7 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 		HostPins:           g.store,
 		CA:                 g.userCA,
 		Events:             g.events,
+		Live:               g.live,
 		Origins:            g.originAuth,
 		Advertise:          g.cfg.SSH.Advertise,
 		LoginTimeout:       g.cfg.SSH.LoginTimeout,
@@ -174,7 +181,7 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 
 // newAPI is what the TLS port offers to helpers.
 func (g *gatewayd) newAPI() (_ *web.API, err error) {
-	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.policy, Tunnel: g.hub, HostPins: g.store, Events: g.events})
+	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.policy, Tunnel: g.hub, HostPins: g.store, Events: g.events, Live: g.live})
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +301,8 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 		parts.Go(func() { stop(web.ServeAdmin(lasting, g.metricsListener, admin)) })
 	}
 	parts.Go(func() { g.cleanUp(lasting) })
-	parts.Go(func() { g.watchRevocations(lasting) })
+	parts.Go(func() { g.watchState(lasting) })
+	parts.Go(func() { g.live.Run(lasting) })
 	if g.reloader != nil {
 		parts.Go(func() { g.reloader.run(lasting, g) })
 	}

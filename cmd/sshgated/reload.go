@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -71,9 +70,9 @@ func (r *reloader) run(ctx context.Context, g *gatewayd) {
 // been since the last look.
 func (r *reloader) changed() bool {
 	now := stateOf(r.path)
-	settled := now == r.last
+	settled := now.same(r.last)
 	r.last = now
-	return settled && now != r.read
+	return settled && !now.same(r.read)
 }
 
 // reload puts the configuration on disk in force, all of it or nothing.
@@ -90,6 +89,7 @@ func (r *reloader) reload(g *gatewayd, why string) {
 		return
 	}
 	g.settings.Store(next)
+	g.live.PolicyChanged()
 	g.metrics.ConfigLoaded(time.Now(), true)
 	g.log.Info("the configuration was read again", "file", r.path, "why", why, "applications", len(next.cfg.Policy().Applications))
 	if names := g.cfg.TakeRestart(next.cfg); len(names) > 0 {
@@ -131,25 +131,22 @@ func (r *reloader) tell(state string) {
 
 // fileState tells one content of a file from another, or why there is none.
 type fileState struct {
-	device, inode uint64
-	size          int64
-	modified      time.Time
-	err           string
+	info os.FileInfo
+	err  string
 }
 
 // stateOf follows links: what counts is the file that would be read.
 func stateOf(path string) fileState {
 	info, err := os.Stat(path)
 	if err != nil {
-		var cause *os.PathError
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
 		return fileState{err: err.Error()}
 	}
-	state := fileState{size: info.Size(), modified: info.ModTime()}
-	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		state.device, state.inode = uint64(sys.Dev), sys.Ino
+	return fileState{info: info}
+}
+
+func (s fileState) same(other fileState) bool {
+	if s.info == nil || other.info == nil {
+		return s.info == other.info && s.err == other.err
 	}
-	return state
+	return os.SameFile(s.info, other.info) && s.info.Size() == other.info.Size() && s.info.ModTime().Equal(other.info.ModTime())
 }

@@ -49,7 +49,7 @@ func (m *memoryLogins) KeyLogin(_ context.Context, fingerprint string) (sshgate.
 	defer m.mu.Unlock()
 	login, ok := m.logins[fingerprint]
 	if !ok {
-		return sshgate.KeyLogin{}, errors.New("not found")
+		return sshgate.KeyLogin{}, sshgate.ErrNotFound
 	}
 	return login, nil
 }
@@ -58,6 +58,16 @@ func (m *memoryLogins) BindKey(_ context.Context, login sshgate.KeyLogin) error 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.logins[login.Fingerprint] = login
+	return nil
+}
+
+func (m *memoryLogins) ForgetKey(_ context.Context, fingerprint string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.logins[fingerprint]; !ok {
+		return sshgate.ErrNotFound
+	}
+	delete(m.logins, fingerprint)
 	return nil
 }
 
