@@ -15,8 +15,9 @@ func TokenCredential(token string, who sshgate.Identity) sshgate.Credential {
 	return sshgate.Credential{Hash: string(hashToken(token)), Identity: who.Key()}
 }
 
-// Check tells whether somebody who got in by the credential may stay, and until when.
-// It is no use of a token. Its errors are *Failure; CodeUnavailable says nothing about
+// Check tells whether somebody who got in by the credential may stay, and until when;
+// zero says that it sets no end: a job's access token is for its connections to begin
+// with, and they outlive it unless it is revoked. It is no use of a token. Its errors are *Failure; CodeUnavailable says nothing about
 // the credential.
 func (t *Tokens) Check(ctx context.Context, c sshgate.Credential) (time.Time, error) {
 	until, failure := t.check(ctx, c)
@@ -35,10 +36,14 @@ func (t *Tokens) check(ctx context.Context, c sshgate.Credential) (time.Time, *F
 		switch {
 		case failure != nil && failure.Code == CodeTokenUnknown:
 			return time.Time{}, fail(CodeSignInRevoked, failure)
-		case failure != nil:
+		case failure != nil && failure.Code != CodeTokenExpired:
 			return time.Time{}, failure
 		case rec.Identity.Key() != c.Identity:
 			return time.Time{}, fail(CodeSignInRevoked, errors.New("the access token is another's"))
+		case rec.Identity.Kind == sshgate.Workload:
+			return time.Time{}, nil
+		case failure != nil:
+			return time.Time{}, failure
 		}
 		return rec.ExpiresAt, nil
 	}

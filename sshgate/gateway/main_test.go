@@ -42,11 +42,15 @@ type bench struct {
 type memoryLogins struct {
 	mu     sync.Mutex
 	logins map[string]sshgate.KeyLogin
+	broken error // what reading fails with
 }
 
 func (m *memoryLogins) KeyLogin(_ context.Context, fingerprint string) (sshgate.KeyLogin, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.broken != nil {
+		return sshgate.KeyLogin{}, m.broken
+	}
 	login, ok := m.logins[fingerprint]
 	if !ok {
 		return sshgate.KeyLogin{}, sshgate.ErrNotFound

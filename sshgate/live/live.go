@@ -35,8 +35,8 @@ type Recorder interface {
 type Config struct {
 	Policy      func() *sshgate.Policy // the rules in force now
 	Credentials Credentials
-	// Check tells why a credential is no longer good, or until when it is, as
-	// *authflow.Tokens does.
+	// Check tells why a credential is no longer good, or until when it is, zero for no
+	// end of its own, as *authflow.Tokens does.
 	Check  func(context.Context, sshgate.Credential) (time.Time, error)
 	Events Recorder
 
@@ -293,7 +293,7 @@ func (r *Register) decide(e *entry, policy *sshgate.Policy, now time.Time) bool 
 // can be said.
 func (r *Register) check(ctx context.Context, e *entry, now time.Time) {
 	until, err := r.cfg.Check(ctx, e.Credential)
-	if err == nil && now.Before(until) {
+	if err == nil && (until.IsZero() || now.Before(until)) {
 		r.move(e, func() { e.Until = until })
 		return
 	}

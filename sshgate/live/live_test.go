@@ -48,6 +48,9 @@ func (w *world) check(_ context.Context, c sshgate.Credential) (time.Time, error
 	defer w.mu.Unlock()
 	w.checks++
 	until, ok := w.good[c]
+	if until.Equal(endless) {
+		return time.Time{}, nil
+	}
 	switch {
 	case w.broken != nil:
 		return time.Time{}, &authflow.Failure{Code: authflow.CodeUnavailable, Sentence: "not now", Err: w.broken}
@@ -239,6 +242,26 @@ func TestTimeIsOver(t *testing.T) {
 		time.Sleep(80*time.Minute - time.Millisecond)
 		expect(t, "longer", w.take())
 		time.Sleep(time.Millisecond)
+		expect(t, "the session duration's end", w.take(), "alice: your sign-in has expired")
+	})
+}
+
+// endless stands for a credential that ends and lets stay whom it let in.
+var endless = time.Date(2000, 1, 1, 0, 1, 0, 0, time.UTC) // a minute after a bubble begins
+
+// TestCredentialForTheBeginning is a job's: its connections outlive it.
+func TestCredentialForTheBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "alice@example.com")
+		r := w.start(t)
+		h := w.holding("alice")
+		h.Until = endless
+		w.change(func() { w.good[h.Credential] = endless })
+		defer r.Add(r.Moment(), h)()
+		time.Sleep(10 * time.Minute)
+		r.StateChanged()
+		expect(t, "after its end", w.take())
+		time.Sleep(50 * time.Minute)
 		expect(t, "the session duration's end", w.take(), "alice: your sign-in has expired")
 	})
 }
