@@ -247,7 +247,7 @@ func TestTimeIsOver(t *testing.T) {
 }
 
 // endless stands for a credential that ends and lets stay whom it let in.
-var endless = time.Date(2000, 1, 1, 0, 1, 0, 0, time.UTC) // a minute after a bubble begins
+var endless = time.Date(2000, 1, 1, 0, 1, 0, 5, time.UTC) // a minute after a bubble begins
 
 // TestCredentialForTheBeginning is a job's: its connections outlive it.
 func TestCredentialForTheBeginning(t *testing.T) {
