@@ -58,6 +58,9 @@ type conn struct {
 	closing bool             // no further goroutine may start
 	lent    map[string]*loan // by channel type: what the client has let the origin open
 
+	released  []func()          // take the connection out of what is decided about again
+	listeners map[string]func() // and these its listeners, by the request that cancels them
+
 	// dialling is held while the origin is dialled, so that channels opened at
 	// once share one connection. Never taken with mu held.
 	dialling sync.Mutex
@@ -76,6 +79,8 @@ func newConn(s *Server, nc net.Conn) *conn {
 		cancel: cancel,
 		gone:   make(chan struct{}),
 		lent:   make(map[string]*loan),
+
+		listeners: make(map[string]func()),
 	}
 	c.net = &clientConn{Conn: nc, owner: c, budget: preAuthBytes}
 	c.log = s.cfg.Log.With("connection", c.id, "client", c.addr.String())

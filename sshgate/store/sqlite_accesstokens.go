@@ -39,20 +39,41 @@ func (s *SQLite) PutAccessToken(ctx context.Context, rec sshgate.AccessTokenReco
 // ExpiresAt is the caller's to judge, who can then say so. It is kept for a week
 // after its end, see DeleteExpired.
 func (s *SQLite) AccessToken(ctx context.Context, hash []byte) (sshgate.AccessTokenRecord, error) {
-	const doing = "look up an access token"
-	var (
-		rec                  sshgate.AccessTokenRecord
-		identity             string
-		createdAt, expiresAt int64
-	)
-	err := s.read.QueryRowContext(ctx, `
-		SELECT hash, identity, created_at, expires_at FROM access_tokens WHERE hash = ?`, hash).
-		Scan(&rec.Hash, &identity, &createdAt, &expiresAt)
-	if err == nil {
+	row := s.read.QueryRowContext(ctx, `
+		SELECT hash, identity, created_at, expires_at FROM access_tokens WHERE hash = ?`, hash)
+	rec, err := scanAccessToken(row)
+	return rec, wrap(ctx, "look up an access token", err)
+}
+
+// AccessTokens returns the access tokens that have not expired, in the order in
+// which they were issued.
+func (s *SQLite) AccessTokens(ctx context.Context) (recs []sshgate.AccessTokenRecord, err error) {
+	const doing = "list the access tokens"
+	rows, err := s.read.QueryContext(ctx, `
+		SELECT hash, identity, created_at, expires_at FROM access_tokens
+		WHERE expires_at > ? ORDER BY created_at, hash`, toMicros(s.now()))
+	if err != nil {
+		return nil, wrap(ctx, doing, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		rec, err := scanAccessToken(rows)
+		if err != nil {
+			return nil, wrap(ctx, doing, err)
+		}
+		recs = append(recs, rec)
+	}
+	return recs, wrap(ctx, doing, rows.Err())
+}
+
+func scanAccessToken(row scanner) (rec sshgate.AccessTokenRecord, err error) {
+	var identity string
+	var createdAt, expiresAt int64
+	if err = row.Scan(&rec.Hash, &identity, &createdAt, &expiresAt); err == nil {
 		rec.Identity, err = decodeIdentity(identity)
 	}
 	if err != nil {
-		return sshgate.AccessTokenRecord{}, wrap(ctx, doing, err)
+		return sshgate.AccessTokenRecord{}, err
 	}
 	rec.CreatedAt, rec.ExpiresAt = fromMicros(createdAt), fromMicros(expiresAt)
 	return rec, nil
