@@ -28,7 +28,8 @@ type Gateway struct {
 	// the order in which they are tried.
 	Workloads []Workload
 
-	policy sshgate.Policy
+	policy   sshgate.Policy
+	warnings []Problem
 }
 
 // SSH is the port for people.
@@ -148,9 +149,17 @@ func (g *Gateway) Origin(name sshgate.OriginName) Origin {
 	return best
 }
 
+// Warnings returns what is legal but hardly meant, in the order of its lines.
+func (g *Gateway) Warnings() []Problem { return g.warnings }
+
 // ParseGateway reads the configuration of sshgated from memory. The name of the
 // file is for messages and says where relative paths start; see LoadGateway.
 func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, error) {
+	return Reader{Env: env}.ParseGateway(data, file)
+}
+
+// ParseGateway reads from memory, see the function of that name.
+func (r Reader) ParseGateway(data []byte, file string) (*Gateway, error) {
 	g := &Gateway{
 		SSH: SSH{
 			Listen: ":22", LoginTimeout: 10 * time.Minute, HandshakeTimeout: 20 * time.Second,
@@ -164,7 +173,8 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
 		},
 	}
-	if err := parse(data, file, env, g.decode); err != nil {
+	var err error
+	if g.warnings, err = r.parse(data, file, g.decode); err != nil {
 		return nil, err
 	}
 	if g.SSH.Advertise == "" {

@@ -217,7 +217,7 @@ func (d *dev) writeConfig() (*config.Gateway, error) {
 	if err := writeFile(path, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	return config.LoadGateway(path, os.Getenv)
+	return reader.LoadGateway(path)
 }
 
 // originKey is the built-in origin's host key.
