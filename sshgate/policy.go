@@ -175,12 +175,20 @@ type Rule struct {
 // rule allows the request outright, the answer is what the person can do about it:
 // name a purpose before signing in again.
 func (p *Policy) Decide(req Request) Decision {
+	d, _, _ := p.decide(req)
+	return d
+}
+
+// decide also returns the application that answered and what it was asked in the
+// end: with the default login, where the request names none. Both are nil where
+// it did not come to that.
+func (p *Policy) decide(req Request) (Decision, *Application, *matcher) {
 	if reason := req.incomplete(); reason != "" {
-		return Decision{Reason: reason}
+		return Decision{Reason: reason}, nil, nil
 	}
 	app := p.application(req.Target.Origin)
 	if app == nil {
-		return Decision{Reason: fmt.Sprintf("no application has origin %s", req.Target.Origin)}
+		return Decision{Reason: fmt.Sprintf("no application has origin %s", req.Target.Origin)}, nil, nil
 	}
 	m := p.matcher(req)
 	if rule := m.denies(app); rule != nil {
@@ -188,18 +196,18 @@ func (p *Policy) Decide(req Request) Decision {
 			Application: app.Name,
 			Rule:        rule.Name,
 			Reason:      fmt.Sprintf("rule %q denies %q", rule.Name, req.Identity),
-		}
+		}, app, m
 	}
 	offers, refusal := m.offers(app)
 	if len(offers) == 0 {
-		return Decision{Application: app.Name, Reason: refusal}
+		return Decision{Application: app.Name, Reason: refusal}, app, m
 	}
 	if login := offers[0].login; login != "" && req.Target.Login == "" {
 		// The first rule picks the login, and then all are asked about that one.
 		m.req.Target.Login = login
 		offers, _ = m.offers(app)
 	}
-	return m.best(app, offers)
+	return m.best(app, offers), app, m
 }
 
 // allows tells the rules that allow from those that deny.
