@@ -33,6 +33,9 @@ func decodePolicy(dst *sshgate.Policy) func(cursor) {
 // it came from. It leaves out what is the consequence of a value that did not
 // decode, which is reported already.
 func (c cursor) validate(policy *sshgate.Policy) {
+	for _, p := range policy.Warnings() {
+		c.doc.warnAt(c.path+"."+p.Path, p.Text)
+	}
 	var invalid *sshgate.PolicyError
 	if !errors.As(policy.Validate(), &invalid) {
 		return

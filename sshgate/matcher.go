@@ -1,5 +1,7 @@
 package sshgate
 
+import "slices"
+
 // matcher answers for one request what selectors and rules say of it.
 type matcher struct {
 	policy *Policy
@@ -43,19 +45,19 @@ func (m *matcher) helps(r Rule) *StepUp {
 	}
 	var stepUp StepUp
 	for _, s := range r.Require {
-		if m.selector(s) != yes && !m.hopes(s, &stepUp) {
+		if m.selector(s) != yes && (!m.hopes(s, &stepUp) || has(r.Exclude, s)) {
 			return nil
 		}
 	}
-	if m.any(r.Include) == yes {
-		return &stepUp
+	if m.any(r.Include) != yes && !slices.ContainsFunc(r.Include, func(s Selector) bool {
+		return !has(r.Exclude, s) && m.hopes(s, &stepUp)
+	}) {
+		return nil
 	}
-	for _, s := range r.Include {
-		if m.hopes(s, &stepUp) {
-			return &stepUp
-		}
+	if !stepUp.avoid(r.Exclude) {
+		return nil
 	}
-	return nil
+	return &stepUp
 }
 
 // hopes tells whether another sign-in could make the selector match, and notes

@@ -81,7 +81,8 @@ func (mr modelRule) answers(rule sshgate.Rule, r sshgate.Request, hopeful bool) 
 	for i, list := range [][]trait{mr.include, mr.require, mr.exclude} {
 		for _, x := range list {
 			a := x.fits(r)
-			if hopeful && i < 2 && x.stronger {
+			excluded := slices.ContainsFunc(mr.exclude, func(y trait) bool { return fmt.Sprint(y.selector) == fmt.Sprint(x.selector) })
+			if hopeful && i < 2 && x.stronger && !excluded {
 				a = 'y'
 			}
 			answers = append(answers, a)

@@ -82,3 +82,15 @@ func (s *StepUp) add(selector Selector) bool {
 	}
 	return false
 }
+
+// avoid drops the classes that the selectors exclude. It returns false where none
+// is left.
+func (s *StepUp) avoid(exclude []Selector) bool {
+	some := len(s.ACRValues) > 0
+	for _, selector := range exclude {
+		if acr, ok := selector.(ACR); ok {
+			s.ACRValues = slices.DeleteFunc(s.ACRValues, func(v string) bool { return slices.Contains(acr, v) })
+		}
+	}
+	return !some || len(s.ACRValues) > 0
+}

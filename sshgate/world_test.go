@@ -206,6 +206,7 @@ func drawRequest(t *rapid.T) sshgate.Request {
 	}
 	if rapid.IntRange(0, 3).Draw(t, "kind") == 0 {
 		r.Identity.Kind, r.Identity.Name = sshgate.ServiceToken, rapid.SampledFrom([]string{"backup", "other"}).Draw(t, "token")
+		r.Identity.Email, r.Identity.Groups = "", nil // machines have neither
 	}
 	if rapid.IntRange(0, 3).Draw(t, "running") == 0 {
 		r.Opened = now.Add(-4 * time.Hour)
