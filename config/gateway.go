@@ -29,6 +29,7 @@ type Gateway struct {
 	Workloads []Workload
 
 	policy   sshgate.Policy
+	tests    []policyTest
 	warnings []Problem
 }
 
@@ -152,6 +153,9 @@ func (g *Gateway) Origin(name sshgate.OriginName) Origin {
 // Warnings returns what is legal but hardly meant, in the order of its lines.
 func (g *Gateway) Warnings() []Problem { return g.warnings }
 
+// PolicyTests returns how many tests the policy has, all of which it passes.
+func (g *Gateway) PolicyTests() int { return len(g.tests) }
+
 // ParseGateway reads the configuration of sshgated from memory. The name of the
 // file is for messages and says where relative paths start; see LoadGateway.
 func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, error) {
@@ -199,7 +203,7 @@ func (g *Gateway) decode(c cursor) {
 		"connectors": g.Connectors.decode,
 		"origins":    list(&g.Origins, origin),
 		"workloads":  list(&g.Workloads, workload),
-		"policy":     decodePolicy(&g.policy),
+		"policy":     decodePolicy(&g.policy, &g.tests),
 	}, required{
 		"hostname": "expected the name that people and connectors use, as in gate.example.com",
 		"data_dir": "expected a directory for keys and state, as in /var/lib/sshgated",
@@ -210,6 +214,7 @@ func (g *Gateway) decode(c cursor) {
 	checkNames(c, g.Origins, func(o Origin) sshgate.HostPattern { return o.Name })
 	g.checkWorkloads(c)
 	g.checkWorkloadSelectors(c)
+	g.runTests(c)
 }
 
 // checkListeners reports two ports that can not be opened together.

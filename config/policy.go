@@ -16,7 +16,7 @@ const (
 	maxSession = 365 * day
 )
 
-func decodePolicy(dst *sshgate.Policy) func(cursor) {
+func decodePolicy(dst *sshgate.Policy, tests *[]policyTest) func(cursor) {
 	return func(c cursor) {
 		c.object(schema{
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
@@ -24,6 +24,7 @@ func decodePolicy(dst *sshgate.Policy) func(cursor) {
 			"administrators":   list(&dst.Administrators, selector),
 			"applications":     list(&dst.Applications, application),
 			"publish":          list(&dst.Publish, publishRule),
+			"tests":            list(tests, decodeTest),
 		}, required{"applications": "what no application allows is denied"})
 		c.validate(dst)
 	}

@@ -188,3 +188,21 @@ func plainWord(word string, quoted bool) bool {
 	}
 	return true
 }
+
+// NewActivity returns the activity of a kind whose particulars are in one text: a
+// command line, the name of a subsystem, or a destination. A command is what
+// ParseCommand makes of it, whichever of its kinds is named.
+func NewActivity(channel Channel, kind ActivityKind, detail string) Activity {
+	if kind == ActivityOpen && (channel == ChannelForward || channel == ChannelUnix || channel == ChannelListen) {
+		kind = ActivityKind(channel)
+	}
+	switch kind {
+	case ActivityExec, ActivityGit, ActivitySCP:
+		return ParseCommand(detail)
+	case ActivitySubsystem, ActivitySFTP:
+		return ParseSubsystem(or(detail, string(kind)))
+	case ActivityForward, ActivityListen, ActivityUnix:
+		return Activity{Kind: kind, Destination: detail}
+	}
+	return Activity{Kind: kind}
+}

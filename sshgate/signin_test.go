@@ -104,7 +104,9 @@ func TestStepUp(t *testing.T) {
 		{"included without it", func(r *sshgate.Rule) { r.Include = selectors(phr, ops) }, nil, "allowed", nil},
 		{"excluded by it", func(r *sshgate.Rule) { r.Exclude = selectors(sshgate.ACR{"pwd"}) }, claims("acr", "pwd"), "denied", nil},
 		{"one class is excluded", func(r *sshgate.Rule) { r.Require, r.Exclude = selectors(phr), selectors(sshgate.ACR{"phr"}) }, nil, "expired", &sshgate.StepUp{ACRValues: []string{"phrh"}}},
-		{"both classes are excluded", func(r *sshgate.Rule) { r.Require, r.Exclude = selectors(phr), selectors(sshgate.ACR{"phr"}, sshgate.ACR{"phrh"}) }, nil, "denied", nil},
+		{"both classes are excluded", func(r *sshgate.Rule) {
+			r.Require, r.Exclude = selectors(phr), selectors(sshgate.ACR{"phr"}, sshgate.ACR{"phrh"})
+		}, nil, "denied", nil},
 		{"excluded by what cannot be told", func(r *sshgate.Rule) { r.Require, r.Exclude = selectors(phr), selectors(sshgate.PolicyGroup("gone")) }, nil, "denied", nil},
 		{"the condition does not hold", func(r *sshgate.Rule) { r.Require, r.When = selectors(phr), testCondition("no") }, nil, "denied", nil},
 		{"with an age", func(r *sshgate.Rule) { r.Require, r.MaxAge = selectors(phr), time.Hour }, nil, "expired", &sshgate.StepUp{ACRValues: []string{"phr", "phrh"}, MaxAge: time.Hour}},

@@ -34,7 +34,7 @@ cannot be used.`,
 			if err == nil {
 				warnings = cfg.Warnings()
 				if strict && len(warnings) > 0 {
-					err = fmt.Errorf("%s has %d warnings", cfgFlag.path, len(warnings))
+					err = fmt.Errorf("%s has warnings (%d), and they count as errors", cfgFlag.path, len(warnings))
 				}
 			}
 			if asJSON {
@@ -50,8 +50,12 @@ cannot be used.`,
 			for _, app := range cfg.Policy().Applications {
 				rules += len(app.Rules)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d applications with %d rules, sign-in at %s\n",
-				cfgFlag.path, len(cfg.Policy().Applications), rules, cfg.SignIn.Issuer)
+			tests := ""
+			if n := cfg.PolicyTests(); n > 0 {
+				tests = fmt.Sprintf(", %d tests passed", n)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d applications with %d rules%s, sign-in at %s\n",
+				cfgFlag.path, len(cfg.Policy().Applications), rules, tests, cfg.SignIn.Issuer)
 			return err
 		},
 	}
