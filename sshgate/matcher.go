@@ -40,7 +40,7 @@ func (m *matcher) matches(r Rule) bool {
 // helps: it does where ACR and AMR under Include and Require are all that is
 // missing.
 func (m *matcher) helps(r Rule) *StepUp {
-	if m.req.Identity.Machine() || m.any(r.Exclude) != no || m.condition(r.When) != yes {
+	if m.req.Identity.Machine() || m.any(r.Exclude) != no {
 		return nil
 	}
 	var stepUp StepUp
@@ -54,7 +54,7 @@ func (m *matcher) helps(r Rule) *StepUp {
 	}) {
 		return nil
 	}
-	if !stepUp.avoid(r.Exclude) {
+	if !stepUp.avoid(r.Exclude) || m.condition(r.When) != yes {
 		return nil
 	}
 	return &stepUp
