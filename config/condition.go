@@ -23,7 +23,7 @@ type Reader struct {
 
 // LoadGateway reads a file, see the function of that name.
 func (r Reader) LoadGateway(path string) (*Gateway, error) {
-	data, err := read(path)
+	data, err := read(path, exampleGateway)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,12 @@ var ExampleGateway string
 //go:embed example.connector.yaml
 var ExampleConnector string
 
+// What prints an example of a configuration.
+const (
+	exampleGateway   = "sshgated example"
+	exampleConnector = "sshgate connector example"
+)
+
 // maxFile is the largest configuration that is read, in bytes.
 const maxFile = 1 << 20
 
@@ -42,7 +48,7 @@ func LoadGateway(path string, env func(string) string) (*Gateway, error) {
 // LoadConnector reads the configuration of the connector, as LoadGateway does
 // that of sshgated.
 func LoadConnector(path string, env func(string) string) (*Connector, error) {
-	data, err := read(path)
+	data, err := read(path, exampleConnector)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +57,10 @@ func LoadConnector(path string, env func(string) string) (*Connector, error) {
 
 // read returns the file, or a little more than maxFile bytes of it, which
 // parsing then refuses.
-func read(path string) ([]byte, error) {
+func read(path, example string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no configuration %s; name the file, or make one (\"sshgated example\" prints one to start from): %w", path, err)
+		return nil, fmt.Errorf("there is no configuration %s; name the file, or make one (\"%s\" prints one to start from): %w", path, example, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the configuration: %w", err)
@@ -90,12 +96,12 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // parse hands the root of the document to decode and returns what either found
 // wrong. It is the part that the two kinds of configuration share.
-func parse(data []byte, file string, env func(string) string, decode func(cursor)) error {
-	_, err := Reader{Env: env}.parse(data, file, decode)
+func parse(data []byte, file, example string, env func(string) string, decode func(cursor)) error {
+	_, err := Reader{Env: env}.parse(data, file, example, decode)
 	return err
 }
 
-func (r Reader) parse(data []byte, file string, decode func(cursor)) (warnings []Problem, err error) {
+func (r Reader) parse(data []byte, file, example string, decode func(cursor)) (warnings []Problem, err error) {
 	dir, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {
 		return nil, fmt.Errorf("finding the configuration's directory: %w", err)
@@ -103,7 +109,7 @@ func (r Reader) parse(data []byte, file string, decode func(cursor)) (warnings [
 	if r.Env == nil {
 		r.Env = func(string) string { return "" }
 	}
-	doc := newDocument(file, dir, r.Env)
+	doc := newDocument(file, dir, example, r.Env)
 	doc.condition = r.Condition
 	if root, ok := doc.root(data); ok {
 		decode(root)

@@ -18,9 +18,10 @@ import (
 
 // document is one configuration while it is decoded.
 type document struct {
-	file string
-	dir  string // absolute; where relative paths start
-	env  func(string) string
+	file    string
+	dir     string // absolute; where relative paths start
+	example string // the command that prints one
+	env     func(string) string
 	// condition compiles the conditions of rules; nil where there can be none.
 	condition func(string) (sshgate.Condition, error)
 	lines     []string // of the text
@@ -40,8 +41,8 @@ const (
 	maxMerges   = 8
 )
 
-func newDocument(file, dir string, env func(string) string) *document {
-	return &document{file: file, dir: dir, env: env, nodes: map[string]*yaml.Node{}}
+func newDocument(file, dir, example string, env func(string) string) *document {
+	return &document{file: file, dir: dir, example: example, env: env, nodes: map[string]*yaml.Node{}}
 }
 
 // report notes a problem. Those past maxProblems are only counted.
@@ -88,7 +89,7 @@ func (d *document) root(data []byte) (cursor, bool) {
 		return cursor{}, false
 	}
 	if err != nil || len(node.Content) == 0 || isNull(node.Content[0]) {
-		d.report(1, 1, "", `the file is empty; "sshgated example" prints one to start from`)
+		d.report(1, 1, "", fmt.Sprintf("the file is empty; %q prints one to start from", d.example))
 		return cursor{}, false
 	}
 	var second yaml.Node

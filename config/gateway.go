@@ -178,7 +178,7 @@ func (r Reader) ParseGateway(data []byte, file string) (*Gateway, error) {
 		},
 	}
 	var err error
-	if g.warnings, err = r.parse(data, file, g.decode); err != nil {
+	if g.warnings, err = r.parse(data, file, exampleGateway, g.decode); err != nil {
 		return nil, err
 	}
 	if g.SSH.Advertise == "" {
