@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"config":         {"sshgate"},
 	"sshgate/audit":  {"sshgate"},
 	"sshgate/store":  {"sshgate"},
+	"sshgate/limits": {"sshgate"},
 	"sshgate/store/": {"sshgate", "sshgate/store"},
 
 	"sshgate/endtoend":  {"sshgate", "connector"},
