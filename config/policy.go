@@ -168,7 +168,7 @@ func claimSelector(c cursor) sshgate.Selector {
 
 func addressSelector(c cursor) sshgate.Selector {
 	var ranges []netip.Prefix
-	list(&ranges, func(p *netip.Prefix) func(cursor) { return parsed(p, addressRange, "") })(c)
+	list(&ranges, prefix)(c)
 	return sshgate.Address(ranges)
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
+	"github.com/sshgate/sshgate/sshgate/limits"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
 	gossh "golang.org/x/crypto/ssh"
@@ -41,6 +42,7 @@ type gatewayd struct {
 
 	store   *store.SQLite
 	events  *audit.Log
+	limits  *limits.Limits
 	metrics *web.Metrics
 	oidc    *authflow.OIDC
 	pending *authflow.Pending
@@ -97,8 +99,18 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		Connections:   func() int { return g.ssh.Stats().Connections },
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
+
+		LimitRefusals:   func(limit sshgate.Limit) uint64 { return g.limits.Refused(limit) },
+		Startups:        func() int { return g.limits.Use().Startups },
+		StartupNetworks: func() int { return g.limits.Use().Networks },
+		Throttled:       func() int { return g.limits.Use().Throttled },
+		Identities:      func() int { return g.limits.Use().Identities },
+		BusiestIdentity: func() int { return g.limits.Use().BusiestIdentity },
 	}})
 	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
+	if g.limits, err = limits.New(limitsConfig(g.cfg, g.events.Record)); err != nil {
+		return err
+	}
 
 	g.oidc, err = authflow.NewOIDC(authflow.OIDCConfig{
 		Issuer:       g.cfg.SignIn.Issuer,
@@ -112,7 +124,11 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		return fmt.Errorf("sign_in: %w", err)
 	}
 	g.pending = authflow.NewPending(func(ctx context.Context) (authflow.Login, error) {
-		return g.oidc.StartDevice(ctx)
+		login, err := g.oidc.StartDevice(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return limitedLogin{login, g.limits}, nil
 	}, g.cfg.SignIn.MaxPending)
 
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
@@ -146,30 +162,30 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 		return nil, err
 	}
 	return gateway.New(gateway.Config{
-		HostKeys:           g.hostKeys,
-		Policy:             g.cfg.Policy,
-		SignIns:            g.pending,
-		Logins:             g.store,
-		Services:           g.tokens,
-		Tunnel:             g.hub,
-		HostPins:           g.store,
-		CA:                 g.userCA,
-		Events:             g.events,
-		Origins:            origins,
-		Advertise:          g.cfg.SSH.Advertise,
-		LoginTimeout:       g.cfg.SSH.LoginTimeout,
-		HandshakeTimeout:   g.cfg.SSH.HandshakeTimeout,
-		MaxConnections:     g.cfg.SSH.MaxConnections,
-		MaxUnauthenticated: g.cfg.SSH.MaxUnauthenticated,
-		MaxAuthTries:       g.cfg.SSH.MaxAuthTries,
-		MaxChannels:        g.cfg.SSH.MaxChannels,
-		Log:                g.log,
+		HostKeys:         g.hostKeys,
+		Policy:           g.cfg.Policy,
+		SignIns:          g.pending,
+		Logins:           g.store,
+		Services:         g.tokens,
+		Tunnel:           g.hub,
+		HostPins:         g.store,
+		CA:               g.userCA,
+		Events:           g.events,
+		Origins:          origins,
+		Advertise:        g.cfg.SSH.Advertise,
+		LoginTimeout:     g.cfg.SSH.LoginTimeout,
+		HandshakeTimeout: g.cfg.SSH.HandshakeTimeout,
+		MaxConnections:   g.cfg.SSH.MaxConnections,
+		Limits:           g.limits,
+		MaxAuthTries:     g.cfg.SSH.MaxAuthTries,
+		MaxChannels:      g.cfg.SSH.MaxChannels,
+		Log:              g.log,
 	})
 }
 
 // newAPI is what the TLS port offers to helpers.
 func (g *gatewayd) newAPI() (_ *web.API, err error) {
-	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.cfg.Policy, Tunnel: g.hub, HostPins: g.store, Events: g.events})
+	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.cfg.Policy, Tunnel: g.hub, HostPins: g.store, Events: g.events, Quotas: g.limits})
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +202,7 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 		HostPins: g.store,
 		CA:       g.userCA,
 		Events:   g.events,
+		Limits:   g.limits,
 		Log:      g.log,
 
 		Enrolment: g.desk, CheckConnector: g.checkConnector,
@@ -267,6 +284,7 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		HTTP:     g.api,
 		// Tunnels alone, as many as there may be, leave room for helpers.
 		MaxConns: max(web.DefaultMaxConns, 2*g.cfg.Tunnel.MaxTunnels),
+		Limits:   g.limits,
 		Log:      g.log,
 	})
 }
@@ -434,6 +452,9 @@ func (g *gatewayd) close() {
 	}
 	if g.pending != nil {
 		g.pending.Close()
+	}
+	if g.limits != nil {
+		g.limits.Close()
 	}
 	if g.events != nil {
 		if err := g.events.Close(ctx); err != nil {

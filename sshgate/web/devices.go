@@ -29,7 +29,7 @@ var (
 
 // device is a sign-in that a client waits for (RFC 8628).
 type device struct {
-	ticket     *authflow.Ticket
+	ticket     *signIn
 	addr       netip.Addr
 	connection sshgate.ConnectionID // names the sign-in in the log
 	since      time.Time

@@ -107,23 +107,23 @@ func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 		a.render(w, page{Step: "code", Title: "Let a machine in", Error: text, Code: enrolment.NormalUserCode(r.PostFormValue("code")), status: status})
 	}
 	addr := remoteAddr(r)
-	switch {
-	case foreign(r):
+	if foreign(r) {
 		again("This form was sent from another site. Send it from here.", http.StatusForbidden)
 		return
-	case !a.wrong.left(addr) || !a.signIns.take(addr):
+	}
+	if denied := a.cfg.Limits.Failed(addr); denied != nil {
 		again("There were too many tries from your address. Wait a minute.", http.StatusTooManyRequests)
 		return
 	}
 	machine, err := a.cfg.Enrolment.Find(r.PostFormValue("code"))
 	if err != nil {
-		a.wrong.take(addr)
+		a.cfg.Limits.Failure(addr, 1)
 		again(sentence(err), http.StatusNotFound)
 		return
 	}
-	ticket, err := a.cfg.SignIns.Join(r.Context(), "")
-	if err != nil {
-		again(ofSignIn(err).text, http.StatusServiceUnavailable)
+	ticket, p := a.startSignIn(r.Context(), addr)
+	if p != nil {
+		again(p.text, p.status)
 		return
 	}
 	v := a.visitors.add(ticket, machine.UserCode)

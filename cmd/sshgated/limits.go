@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+
+	"github.com/sshgate/sshgate/authflow"
+	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/limits"
+)
+
+// limitsConfig is what the configuration says about limits.
+func limitsConfig(cfg *config.Gateway, record func(sshgate.Event)) limits.Config {
+	return limits.Config{
+		Networks: limits.Networks{Bits4: cfg.Limits.PrefixIPv4, Bits6: cfg.Limits.PrefixIPv6, Exempt: cfg.Limits.Exempt},
+
+		Startups: cfg.SSH.MaxStartups, StartupsPerAddress: cfg.SSH.MaxStartupsPerAddress,
+		TLSPerAddress: cfg.Tunnel.MaxConnectionsPerAddress, PendingPerAddress: cfg.SignIn.MaxPendingPerAddress,
+
+		Failures: cfg.Limits.FailuresPerAddress, SignIns: cfg.Limits.SignInsPerAddress, IdentitySignIns: cfg.Limits.SignInsPerIdentity,
+
+		ConnectionsPerIdentity: cfg.SSH.MaxConnectionsPerIdentity,
+		ChannelsPerIdentity:    cfg.SSH.MaxChannelsPerIdentity,
+		SessionsPerIdentity:    cfg.SSH.MaxSessionsPerIdentity,
+
+		Record: record,
+	}
+}
+
+// limitedLogin is a sign-in that counts among those of whoever completes it.
+type limitedLogin struct {
+	authflow.Login
+	limits *limits.Limits
+}
+
+// Wait returns who signed in, unless they have done so too often.
+func (l limitedLogin) Wait(ctx context.Context) (sshgate.Identity, error) {
+	id, err := l.Login.Wait(ctx)
+	if err != nil {
+		return id, err
+	}
+	if denied := l.limits.SignedIn(id); denied != nil {
+		return sshgate.Identity{}, &authflow.Failure{Code: authflow.CodeTooMany, Sentence: denied.UserMessage(), Err: denied}
+	}
+	return id, nil
+}
