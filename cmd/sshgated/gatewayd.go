@@ -351,8 +351,8 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 	defer parts.Wait()
 	defer stopLasting()
 
-	parts.Go(func() { stop(ignoreClosed(g.ssh.Serve(g.sshListener))) })
-	parts.Go(func() { stop(g.tls.Serve(lasting, g.tunnelListener)) })
+	parts.Go(func() { stop(ignoreClosed(g.ssh.Serve(g.clients(g.sshListener, g.cfg.ProxyProtocol.SSH)))) })
+	parts.Go(func() { stop(g.tls.Serve(lasting, g.clients(g.tunnelListener, g.cfg.ProxyProtocol.Tunnel))) })
 	if g.metricsListener != nil {
 		admin := web.NewAdmin(web.AdminConfig{Checks: g.checks(serving), Metrics: g.metrics.Handler()})
 		parts.Go(func() { stop(web.ServeAdmin(lasting, g.metricsListener, admin)) })

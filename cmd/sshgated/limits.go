@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"net"
+	"net/netip"
 
 	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/config"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/limits"
+	"github.com/sshgate/sshgate/sshgate/proxyproto"
 )
 
 // limitsConfig is what the configuration says about limits.
@@ -25,6 +28,14 @@ func limitsConfig(cfg *config.Gateway, record func(sshgate.Event)) limits.Config
 
 		Record: record,
 	}
+}
+
+// clients returns the listener with the addresses of clients, as far as the
+// proxies say them.
+func (g *gatewayd) clients(l net.Listener, proxies []netip.Prefix) net.Listener {
+	return proxyproto.Listen(l, proxyproto.Config{Trusted: proxies, Refused: func(peer netip.Addr, reason string) {
+		_ = g.limits.Refuse(sshgate.LimitProxyHeader, sshgate.Identity{}, peer, reason)
+	}})
 }
 
 // limitedLogin is a sign-in that counts among those of whoever completes it.
