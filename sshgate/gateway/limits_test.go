@@ -155,7 +155,7 @@ func TestConnectionsPerIdentity(t *testing.T) {
 		User: "deploy+web1", Auth: auth, HostKeyCallback: gossh.InsecureIgnoreHostKey(),
 		BannerCallback: func(text string) error { said += text; return nil },
 	})
-	if err == nil || !strings.Contains(said, "you have 1 connections open here, and no more are allowed") {
+	if err == nil || !strings.Contains(said, "too many connections are open in your name (1 at most)") {
 		t.Errorf("%v, told %q", err, said)
 	}
 	b.wantRefusals(l, sshgate.LimitIdentityConns, 1)
@@ -193,13 +193,13 @@ func TestChannelsPerIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(typeSession); err == nil || !strings.Contains(err.Error(), "you have 1 sessions open here") {
+	if _, err := open(typeSession); err == nil || !strings.Contains(err.Error(), "too many sessions are open in your name") {
 		t.Errorf("a second session: %v", err)
 	}
 	if _, err := open(typeDirectTCP); err != nil {
 		t.Error(err)
 	}
-	if _, err := open(typeDirectTCP); err == nil || !strings.Contains(err.Error(), "you have 2 channels open here") {
+	if _, err := open(typeDirectTCP); err == nil || !strings.Contains(err.Error(), "too many channels are open in your name") {
 		t.Errorf("a third channel: %v", err)
 	}
 	b.wantRefusals(l, sshgate.LimitIdentitySessions, 1)

@@ -95,7 +95,7 @@ func (l *Limits) Pending(addr netip.Addr, key string) (leave func(), denied *ssh
 	}
 	if !l.pending.start(network, key) {
 		return nil, l.refuseAddress(sshgate.LimitAddressPending, addr,
-			fmt.Sprintf("%d sign-ins from this address wait for their browser; complete or end one of them, or try again in a few minutes", l.cfg.PendingPerAddress))
+			fmt.Sprintf("too many sign-ins from this address wait for their browser (%d at most); complete or end one, or try again in a few minutes", l.cfg.PendingPerAddress))
 	}
 	return sync.OnceFunc(func() { l.pending.leave(network, key) }), nil
 }

@@ -14,7 +14,7 @@ func (l *Limits) Connection(id sshgate.Identity, addr netip.Addr) (leave func(),
 	key := id.Key()
 	if !l.connections.take(key) {
 		return nil, l.Refuse(sshgate.LimitIdentityConns, id, addr,
-			fmt.Sprintf("you have %d connections open here, and no more are allowed; close some", l.cfg.ConnectionsPerIdentity))
+			fmt.Sprintf("too many connections are open in your name (%d at most); close some", l.cfg.ConnectionsPerIdentity))
 	}
 	return sync.OnceFunc(func() { l.connections.give(key) }), nil
 }
@@ -25,12 +25,12 @@ func (l *Limits) Channel(id sshgate.Identity, addr netip.Addr, session bool) (le
 	key := id.Key()
 	if !l.channels.take(key) {
 		return nil, l.Refuse(sshgate.LimitIdentityChannels, id, addr,
-			fmt.Sprintf("you have %d channels open here, and no more are allowed; close some", l.cfg.ChannelsPerIdentity))
+			fmt.Sprintf("too many channels are open in your name (%d at most); close some", l.cfg.ChannelsPerIdentity))
 	}
 	if session && !l.sessions.take(key) {
 		l.channels.give(key)
 		return nil, l.Refuse(sshgate.LimitIdentitySessions, id, addr,
-			fmt.Sprintf("you have %d sessions open here, and no more are allowed; close some", l.cfg.SessionsPerIdentity))
+			fmt.Sprintf("too many sessions are open in your name (%d at most); close some", l.cfg.SessionsPerIdentity))
 	}
 	return sync.OnceFunc(func() {
 		l.channels.give(key)

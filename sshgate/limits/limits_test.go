@@ -157,7 +157,7 @@ func TestPending(t *testing.T) {
 		t.Fatal(denied)
 	}
 	_, denied = l.Pending(home, "other")
-	wantRefused(t, l, r, denied, sshgate.LimitAddressPending, "2 sign-ins from this address wait for their browser")
+	wantRefused(t, l, r, denied, sshgate.LimitAddressPending, "too many sign-ins from this address wait for their browser (2 at most)")
 	if _, denied := l.Pending(address("192.0.2.2"), "other"); denied != nil {
 		t.Errorf("another address: %v", denied)
 	}
@@ -231,7 +231,7 @@ func TestIdentities(t *testing.T) {
 		t.Fatal(denied)
 	}
 	_, denied = l.Connection(alice, addr)
-	wantRefused(t, l, r, denied, sshgate.LimitIdentityConns, "you have 1 connections open here")
+	wantRefused(t, l, r, denied, sshgate.LimitIdentityConns, "too many connections are open in your name (1 at most)")
 	if _, denied := l.Connection(bob, addr); denied != nil {
 		t.Error(denied)
 	}
@@ -249,10 +249,10 @@ func TestIdentities(t *testing.T) {
 		leaves = append(leaves, leave)
 	}
 	_, denied = l.Channel(alice, addr, false)
-	wantRefused(t, l, r, denied, sshgate.LimitIdentityChannels, "you have 3 channels open here")
+	wantRefused(t, l, r, denied, sshgate.LimitIdentityChannels, "too many channels are open in your name (3 at most)")
 	leaves[2]()
 	_, denied = l.Channel(alice, addr, true)
-	wantRefused(t, l, r, denied, sshgate.LimitIdentitySessions, "you have 2 sessions open here")
+	wantRefused(t, l, r, denied, sshgate.LimitIdentitySessions, "too many sessions are open in your name (2 at most)")
 	if _, denied = l.Channel(alice, addr, false); denied != nil {
 		t.Errorf("a refused session keeps its channel: %v", denied)
 	}

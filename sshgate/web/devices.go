@@ -65,7 +65,11 @@ func (s *devices) add(d *device) (code string, err error) {
 		return "", &authflow.Failure{Code: authflow.CodeClosed, Sentence: "the gateway is shutting down, try again in a moment"}
 	}
 	s.byHash[hash] = d
-	d.idle = time.AfterFunc(abandoned, func() { s.remove(hash, d) })
+	d.idle = time.AfterFunc(abandoned, func() {
+		if s.remove(hash, d) {
+			d.ticket.failed()
+		}
+	})
 	return code, nil
 }
 

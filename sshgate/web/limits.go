@@ -34,7 +34,8 @@ type ConnLimits interface {
 // signIn is a ticket that counts among those of its address.
 type signIn struct {
 	*authflow.Ticket
-	leave func()
+	leave  func()
+	failed func() // notes that it came to nothing
 }
 
 // Leave gives the ticket back.
@@ -52,7 +53,7 @@ func (a *API) startSignIn(ctx context.Context, addr netip.Addr) (*signIn, *probl
 	}
 	ticket, err := a.cfg.SignIns.Join(ctx, "")
 	if err == nil {
-		return &signIn{Ticket: ticket, leave: leave}, nil
+		return &signIn{Ticket: ticket, leave: leave, failed: func() { a.cfg.Limits.Failure(addr, 1) }}, nil
 	}
 	leave()
 	if failure, ok := errors.AsType[*authflow.Failure](err); ok && failure.Code == authflow.CodeTooMany {

@@ -133,7 +133,7 @@ func (a *API) deviceToken(w http.ResponseWriter, r *http.Request, code string) {
 		event := d.event(a.cfg.Now(), sshgate.EventLoginFailure)
 		event.Reason = err.Error()
 		a.cfg.Events.Record(event)
-		a.cfg.Limits.Failure(d.addr, 1)
+		d.ticket.failed()
 		fail(w, ofSignIn(err))
 		return
 	}

@@ -161,6 +161,7 @@ func (a *API) enrolMachine(w http.ResponseWriter, r *http.Request) {
 	}
 	v.told.Do(func() { a.recordVisit(v, remoteAddr(r), id, err) })
 	if err != nil {
+		v.ticket.failed()
 		a.visitors.remove(v)
 		a.render(w, page{Step: "code", Title: "Let a machine in", Code: v.code, Error: sentence(&enrolment.Refused{Sentence: ofSignIn(err).text}), status: http.StatusForbidden})
 		return
@@ -191,6 +192,7 @@ func (a *API) review(w http.ResponseWriter, r *http.Request, v *visitor, id sshg
 		content.Offer, err = a.cfg.Enrolment.Offer(r.Context(), machine, enrolment.Person{Identity: id, Address: remoteAddr(r)})
 	}
 	if err != nil {
+		v.ticket.failed()
 		a.visitors.remove(v)
 		a.render(w, page{Step: "done", Title: "Not let in", Text: sentence(err), status: ofRefusal(err).status})
 		return

@@ -47,7 +47,12 @@ func (s *visitors) add(ticket *signIn, code string) *visitor {
 		return nil
 	}
 	s.byID[v.id] = v
-	v.end = time.AfterFunc(visitLength, func() { s.remove(v) })
+	v.end = time.AfterFunc(visitLength, func() {
+		if _, over, _ := v.signedIn(); !over {
+			ticket.failed()
+		}
+		s.remove(v)
+	})
 	return v
 }
 
