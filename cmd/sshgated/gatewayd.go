@@ -92,21 +92,14 @@ func (g *gatewayd) openState(ctx context.Context) (err error) {
 
 // wire joins the parts.
 func (g *gatewayd) wire(audited *slog.Logger) (err error) {
-	g.metrics = web.NewMetrics(web.MetricsConfig{Version: programVersion(), Log: g.log, Gauges: web.Gauges{
+	g.metrics = web.NewMetrics(web.MetricsConfig{Version: programVersion(), Log: g.log, Gauges: g.limitGauges(web.Gauges{
 		Tunnels:       func() int { return g.hub.Stats().Tunnels },
 		Origins:       func() int { return g.hub.Stats().Origins },
 		Streams:       func() int { return g.hub.Stats().Streams },
 		Connections:   func() int { return g.ssh.Stats().Connections },
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
-
-		LimitRefusals:   func(limit sshgate.Limit) uint64 { return g.limits.Refused(limit) },
-		Startups:        func() int { return g.limits.Use().Startups },
-		StartupNetworks: func() int { return g.limits.Use().Networks },
-		Throttled:       func() int { return g.limits.Use().Throttled },
-		Identities:      func() int { return g.limits.Use().Identities },
-		BusiestIdentity: func() int { return g.limits.Use().BusiestIdentity },
-	}})
+	})})
 	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
 	if g.limits, err = limits.New(limitsConfig(g.cfg, g.events.Record)); err != nil {
 		return err
@@ -123,13 +116,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("sign_in: %w", err)
 	}
-	g.pending = authflow.NewPending(func(ctx context.Context) (authflow.Login, error) {
-		login, err := g.oidc.StartDevice(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return limitedLogin{login, g.limits}, nil
-	}, g.cfg.SignIn.MaxPending)
+	g.pending = authflow.NewPending(g.startSignIn, g.cfg.SignIn.MaxPending)
 
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
 

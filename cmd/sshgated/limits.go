@@ -10,6 +10,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/limits"
 	"github.com/sshgate/sshgate/sshgate/proxyproto"
+	"github.com/sshgate/sshgate/sshgate/web"
 )
 
 // limitsConfig is what the configuration says about limits.
@@ -36,6 +37,26 @@ func (g *gatewayd) clients(l net.Listener, proxies []netip.Prefix) net.Listener 
 	return proxyproto.Listen(l, proxyproto.Config{Trusted: proxies, Refused: func(peer netip.Addr, reason string) {
 		_ = g.limits.Refuse(sshgate.LimitProxyHeader, sshgate.Identity{}, peer, reason)
 	}})
+}
+
+// limitGauges adds the numbers about limits.
+func (g *gatewayd) limitGauges(gauges web.Gauges) web.Gauges {
+	gauges.LimitRefusals = func(limit sshgate.Limit) uint64 { return g.limits.Refused(limit) }
+	gauges.Startups = func() int { return g.limits.Use().Startups }
+	gauges.StartupNetworks = func() int { return g.limits.Use().Networks }
+	gauges.Throttled = func() int { return g.limits.Use().Throttled }
+	gauges.Identities = func() int { return g.limits.Use().Identities }
+	gauges.BusiestIdentity = func() int { return g.limits.Use().BusiestIdentity }
+	return gauges
+}
+
+// startSignIn starts one that counts.
+func (g *gatewayd) startSignIn(ctx context.Context) (authflow.Login, error) {
+	login, err := g.oidc.StartDevice(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return limitedLogin{login, g.limits}, nil
 }
 
 // limitedLogin is a sign-in that counts among those of whoever completes it.

@@ -55,7 +55,7 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration
 	// MaxConns bounds the connections at once, MaxHandshakes those of them
 	// that have not finished the handshake. What comes on top is closed at
-	// once. Defaults DefaultMaxConns and 1024.
+	// once. Defaults DefaultMaxConns and 4096.
 	MaxConns      int
 	MaxHandshakes int
 	// Limits bounds what one address takes of them. Default: it is not bounded.
@@ -136,7 +136,7 @@ func setDefaults(cfg *ServerConfig) {
 		cfg.MaxConns = DefaultMaxConns
 	}
 	if cfg.MaxHandshakes <= 0 {
-		cfg.MaxHandshakes = 1024
+		cfg.MaxHandshakes = 4096
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
