@@ -82,7 +82,7 @@ F:4:11: ssh.listen: "22" is not an address to listen on; expected HOST:PORT or :
 F:5:18: ssh.login_timeout: "10" is not a duration; expected a number with its unit, as in 90s, 10m, 12h, 30d
 F:6:17: ssh.max_channels: "many" is not a whole number; expected 1 to 10000`},
 
-		{"unknown key, nothing like it", head + "policy: {applications: []}\nzzz: 1\n", `F:5:1: unknown key "zzz"; expected one of connectors, data_dir, hostname, metrics, origins, policy, sign_in, ssh, tunnel, workloads`},
+		{"unknown key, nothing like it", head + "policy: {applications: []}\nzzz: 1\n", `F:5:1: unknown key "zzz"; expected one of connectors, data_dir, hostname, limits, metrics, origins, policy, proxy_protocol, sign_in, ssh, tunnel, workloads`},
 		{"unknown key in a section", head + "policy: {applications: []}\nssh: {Listen: x, logintimeout: 1m}\n", `
 F:5:7: ssh: unknown key "Listen"; did you mean listen?
 F:5:18: ssh: unknown key "logintimeout"; did you mean login_timeout?`},
@@ -103,11 +103,11 @@ F:8:18: ssh.drain_timeout: "-1s" is not a duration; expected a number with its u
 F:6:18: ssh.login_timeout: 2h is too long; expected 1h or less
 F:7:22: ssh.handshake_timeout: "1d1d" is not a duration; expected a number with its unit, as in 90s, 10m, 12h, 30d
 F:8:18: ssh.drain_timeout: "99999999999999999999d" is not a duration; expected a number with its unit, as in 90s, 10m, 12h, 30d`},
-		{"numbers", head + "policy: {applications: []}\nssh: {max_connections: 0, max_auth_tries: 101, max_channels: 1.5, max_unauthenticated: 99999999999999999999}\ntunnel: {max_tunnels: 1000001}\n", `
+		{"numbers", head + "policy: {applications: []}\nssh: {max_connections: 0, max_auth_tries: 101, max_channels: 1.5, max_startups: 9:30:8}\ntunnel: {max_tunnels: 1000001}\n", `
 F:5:24: ssh.max_connections: 0 is out of range; expected 1 to 1000000
 F:5:43: ssh.max_auth_tries: 101 is out of range; expected 1 to 100
 F:5:62: ssh.max_channels: "1.5" is not a whole number; expected 1 to 10000
-F:5:88: ssh.max_unauthenticated: "99999999999999999999" is not a whole number; expected 1 to 1000000
+F:5:81: ssh.max_startups: refusals start at 9, beyond the 8 at which all are refused; expected START:RATE:FULL, as in 300:30:1000, or one number
 F:6:23: tunnel.max_tunnels: 1000001 is out of range; expected 1 to 1000000`},
 		{"addresses", head + "policy: {applications: []}\nssh: {listen: \":ssh\", advertise: \"a b:22\"}\ntunnel: {listen: \":65536\"}\nmetrics: {listen: \"no\"}\n", `
 F:5:15: ssh.listen: "ssh" is not a port number; expected HOST:PORT or :PORT, as in ":22", 127.0.0.1:9090 or "[::1]:22"

@@ -20,6 +20,11 @@ type Gateway struct {
 	Tunnel  Tunnel
 	Metrics Metrics
 	SignIn  SignIn
+	// Limits bounds what addresses and identities may do; the fields for what
+	// they may have at once stand with the ports.
+	Limits Limits
+	// ProxyProtocol says whose PROXY headers are believed.
+	ProxyProtocol ProxyProtocol
 	// Connectors says how connectors are let in.
 	Connectors Connectors
 	// Origins says how the gateway signs in at origins; see Origin, the method.
@@ -48,8 +53,17 @@ type SSH struct {
 	HandshakeTimeout time.Duration
 	// MaxConnections limits all connections. Default 4096.
 	MaxConnections int
-	// MaxUnauthenticated limits those that have not signed in yet. Default 256.
-	MaxUnauthenticated int
+	// MaxStartups limits those that have not signed in yet, as sshd's MaxStartups
+	// does. Default 300:30:1000.
+	MaxStartups sshgate.Startups
+	// MaxStartupsPerAddress limits those of one address. Default 100.
+	MaxStartupsPerAddress int
+	// MaxConnectionsPerIdentity, MaxChannelsPerIdentity and MaxSessionsPerIdentity
+	// limit what one identity has open at once, SSH and HTTPS together. Defaults
+	// 500, 2000 and 1000.
+	MaxConnectionsPerIdentity int
+	MaxChannelsPerIdentity    int
+	MaxSessionsPerIdentity    int
 	// MaxAuthTries limits the attempts of one connection, of which each key that
 	// an agent offers is one. Default 20.
 	MaxAuthTries int
@@ -74,6 +88,9 @@ type Tunnel struct {
 	// MaxTunnels limits the connections of connectors, of which each has two by
 	// default. Default 16384.
 	MaxTunnels int
+	// MaxConnectionsPerAddress limits the connections of one address that are not
+	// a connector's. Default 1000.
+	MaxConnectionsPerAddress int
 }
 
 // Metrics is the port for monitoring: /healthz, /readyz and /metrics.
@@ -107,6 +124,8 @@ type SignIn struct {
 	GroupsClaim sshgate.ClaimPath
 	// MaxPending limits the sign-ins that wait at once. Default 1000.
 	MaxPending int
+	// MaxPendingPerAddress limits those of one address. Default 20.
+	MaxPendingPerAddress int
 }
 
 // OriginAuth is a way of signing in at an origin.
@@ -167,14 +186,16 @@ func (r Reader) ParseGateway(data []byte, file string) (*Gateway, error) {
 	g := &Gateway{
 		SSH: SSH{
 			Listen: ":22", LoginTimeout: 10 * time.Minute, HandshakeTimeout: 20 * time.Second,
-			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
-			DrainTimeout: 30 * time.Second,
+			MaxConnections: 4096, MaxStartups: sshgate.Startups{Start: 300, Rate: 30, Full: 1000}, MaxStartupsPerAddress: 100,
+			MaxConnectionsPerIdentity: 500, MaxChannelsPerIdentity: 2000, MaxSessionsPerIdentity: 1000,
+			MaxAuthTries: 20, MaxChannels: 256, DrainTimeout: 30 * time.Second,
 		},
-		Tunnel:     Tunnel{Listen: ":443", MaxTunnels: 16384},
+		Tunnel:     Tunnel{Listen: ":443", MaxTunnels: 16384, MaxConnectionsPerAddress: 1000},
+		Limits:     defaultLimits(),
 		Metrics:    Metrics{Listen: "127.0.0.1:9090"},
 		Connectors: Connectors{CertificateTTL: 90 * day},
 		SignIn: SignIn{
-			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
+			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000, MaxPendingPerAddress: 20,
 		},
 	}
 	var err error
@@ -200,10 +221,13 @@ func (g *Gateway) decode(c cursor) {
 		"tunnel":     g.Tunnel.decode,
 		"metrics":    g.Metrics.decode,
 		"sign_in":    g.SignIn.decode,
+		"limits":     g.Limits.decode,
 		"connectors": g.Connectors.decode,
 		"origins":    list(&g.Origins, origin),
 		"workloads":  list(&g.Workloads, workload),
 		"policy":     decodePolicy(&g.policy, &g.tests),
+
+		"proxy_protocol": g.ProxyProtocol.decode,
 	}, required{
 		"hostname": "expected the name that people and connectors use, as in gate.example.com",
 		"data_dir": "expected a directory for keys and state, as in /var/lib/sshgated",
@@ -259,15 +283,21 @@ func checkNames[T any, N comparable](c cursor, origins []T, name func(T) N) {
 
 func (s *SSH) decode(c cursor) {
 	c.object(schema{
-		"listen":              parsed(&s.Listen, listenAddress, listenExpected),
-		"advertise":           parsed(&s.Advertise, dialAddress("22"), "expected HOST:PORT, as in gate.example.com:22"),
-		"login_timeout":       duration(&s.LoginTimeout, time.Minute, time.Hour),
-		"handshake_timeout":   duration(&s.HandshakeTimeout, time.Second, 5*time.Minute),
-		"max_connections":     integer(&s.MaxConnections, 1, 1_000_000),
-		"max_unauthenticated": integer(&s.MaxUnauthenticated, 1, 1_000_000),
-		"max_auth_tries":      integer(&s.MaxAuthTries, 1, 100),
-		"max_channels":        integer(&s.MaxChannels, 1, 10_000),
-		"drain_timeout":       duration(&s.DrainTimeout, 0, day),
+		"listen":            parsed(&s.Listen, listenAddress, listenExpected),
+		"advertise":         parsed(&s.Advertise, dialAddress("22"), "expected HOST:PORT, as in gate.example.com:22"),
+		"login_timeout":     duration(&s.LoginTimeout, time.Minute, time.Hour),
+		"handshake_timeout": duration(&s.HandshakeTimeout, time.Second, 5*time.Minute),
+		"max_connections":   integer(&s.MaxConnections, 1, 1_000_000),
+		"max_startups":      parsed(&s.MaxStartups, sshgate.ParseStartups, "expected START:RATE:FULL, as in 300:30:1000, or one number"),
+
+		"max_startups_per_address":     integer(&s.MaxStartupsPerAddress, 1, 1_000_000),
+		"max_connections_per_identity": integer(&s.MaxConnectionsPerIdentity, 1, 1_000_000),
+		"max_channels_per_identity":    integer(&s.MaxChannelsPerIdentity, 1, 1_000_000),
+		"max_sessions_per_identity":    integer(&s.MaxSessionsPerIdentity, 1, 1_000_000),
+
+		"max_auth_tries": integer(&s.MaxAuthTries, 1, 100),
+		"max_channels":   integer(&s.MaxChannels, 1, 10_000),
+		"drain_timeout":  duration(&s.DrainTimeout, 0, day),
 	}, nil)
 }
 
@@ -279,6 +309,8 @@ func (t *Tunnel) decode(c cursor) {
 		"certificate_file": noted(&hasCertificate, publicFile(&t.CertificateFile)),
 		"key_file":         noted(&hasKey, secretFile(&t.KeyFile)),
 		"max_tunnels":      integer(&t.MaxTunnels, 1, 1_000_000),
+
+		"max_connections_per_address": integer(&t.MaxConnectionsPerAddress, 1, 1_000_000),
 	}, nil)
 	if hasCertificate != hasKey {
 		c.problem("has only one of certificate_file and key_file; set both, or none to have the gateway's own CA sign a certificate")
@@ -312,6 +344,8 @@ func (s *SignIn) decode(c cursor) {
 		"scopes":             list(&s.Scopes, scope),
 		"groups_claim":       parsed(&s.GroupsClaim, sshgate.ParseClaimPath, ""),
 		"max_pending":        integer(&s.MaxPending, 1, 100_000),
+
+		"max_pending_per_address": integer(&s.MaxPendingPerAddress, 1, 100_000),
 	}, required{
 		"issuer":    "expected the provider's URL, as in https://accounts.example.com",
 		"client_id": "expected what the provider calls this gateway",

@@ -51,16 +51,21 @@ func TestGatewayDefaults(t *testing.T) {
 		SSH: config.SSH{
 			Listen: ":22", Advertise: "gate.example.com:22",
 			LoginTimeout: 10 * time.Minute, HandshakeTimeout: 20 * time.Second,
-			MaxConnections: 4096, MaxUnauthenticated: 256, MaxAuthTries: 20, MaxChannels: 256,
+			MaxConnections: 4096, MaxStartups: sshgate.Startups{Start: 300, Rate: 30, Full: 1000}, MaxStartupsPerAddress: 100,
+			MaxConnectionsPerIdentity: 500, MaxChannelsPerIdentity: 2000, MaxSessionsPerIdentity: 1000, MaxAuthTries: 20, MaxChannels: 256,
 			DrainTimeout: 30 * time.Second,
 		},
-		Tunnel:  config.Tunnel{Listen: ":443", Advertise: "gate.example.com:443", MaxTunnels: 16384},
+		Tunnel:  config.Tunnel{Listen: ":443", Advertise: "gate.example.com:443", MaxTunnels: 16384, MaxConnectionsPerAddress: 1000},
 		Metrics: config.Metrics{Listen: "127.0.0.1:9090"},
 		SignIn: config.SignIn{
 			Issuer: "https://idp.example.com/", ClientID: "sshgate",
-			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
+			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000, MaxPendingPerAddress: 20,
 		},
 		Connectors: config.Connectors{CertificateTTL: 90 * 24 * time.Hour},
+		Limits: config.Limits{
+			PrefixIPv4: 32, PrefixIPv6: 64, FailuresPerAddress: sshgate.Rate{Count: 300, Per: 10 * time.Minute},
+			SignInsPerAddress: sshgate.Rate{Count: 60, Per: time.Minute}, SignInsPerIdentity: sshgate.Rate{Count: 60, Per: time.Minute},
+		},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(config.Gateway{}, config.Secret{})); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -91,11 +96,15 @@ ssh:
   login_timeout: 1h
   handshake_timeout: 1m30s
   max_connections: 10
-  max_unauthenticated: 5
+  max_startups: 5
+  max_startups_per_address: 4
+  max_connections_per_identity: 30
+  max_channels_per_identity: 31
+  max_sessions_per_identity: 32
   max_auth_tries: 6
   max_channels: 7
   drain_timeout: 0s
-tunnel: {listen: "127.0.0.1:0", certificate_file: tls.crt, key_file: ./tls.key, max_tunnels: 8}
+tunnel: {listen: "127.0.0.1:0", certificate_file: tls.crt, key_file: ./tls.key, max_tunnels: 8, max_connections_per_address: 9}
 metrics: {listen: off}
 sign_in:
   issuer: http://127.0.0.1:5556/dex
@@ -104,6 +113,9 @@ sign_in:
   scopes: [groups, email, groups]
   groups_claim: https://example.com/groups
   max_pending: 5
+  max_pending_per_address: 4
+limits: {ipv4_prefix: 24, ipv6_prefix: 48, exempt: [10.0.0.1, "2001:db8::/32"], failures_per_address: 9/1m30s, sign_ins_per_address: 8/1h, sign_ins_per_identity: 7/5s}
+proxy_protocol: {ssh: 10.0.0.0/8, tunnel: ["::1", 127.0.0.1]}
 origins:
   - {name: "*", auth: agent}
   - {name: "*.lab.example.com", certificate_ttl: 2m}
@@ -120,19 +132,26 @@ policy:
 	}
 	wantSSH := config.SSH{
 		Listen: "[::1]:2222", Advertise: "ssh.example.com:22", LoginTimeout: time.Hour, HandshakeTimeout: 90 * time.Second,
-		MaxConnections: 10, MaxUnauthenticated: 5, MaxAuthTries: 6, MaxChannels: 7,
+		MaxConnections: 10, MaxStartups: sshgate.Startups{Start: 5, Rate: 100, Full: 5}, MaxStartupsPerAddress: 4, MaxConnectionsPerIdentity: 30,
+		MaxChannelsPerIdentity: 31, MaxSessionsPerIdentity: 32, MaxAuthTries: 6, MaxChannels: 7,
 	}
 	if got.SSH != wantSSH {
 		t.Errorf("ssh: %+v", got.SSH)
 	}
-	wantTunnel := config.Tunnel{Listen: "127.0.0.1:0", Advertise: "gate.example.com:0", CertificateFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"), MaxTunnels: 8}
+	wantTunnel := config.Tunnel{Listen: "127.0.0.1:0", Advertise: "gate.example.com:0", CertificateFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"), MaxTunnels: 8, MaxConnectionsPerAddress: 9}
 	if got.Tunnel != wantTunnel {
 		t.Errorf("tunnel: %+v", got.Tunnel)
 	}
 	s := got.SignIn
 	if s.Issuer != "http://127.0.0.1:5556/dex" || s.ClientID != "12345" || s.ClientSecret.Reveal() != "hunter2" ||
-		fmt.Sprint(s.Scopes) != "[openid groups email]" || s.GroupsClaim != "https://example.com/groups" || s.MaxPending != 5 {
+		fmt.Sprint(s.Scopes) != "[openid groups email]" || s.GroupsClaim != "https://example.com/groups" || s.MaxPending != 5 || s.MaxPendingPerAddress != 4 {
 		t.Errorf("sign_in: %+v", s)
+	}
+	if text := fmt.Sprint(got.Limits); text != "{24 48 [10.0.0.1/32 2001:db8::/32] 9/1m30s 8/1h0m0s 7/5s}" {
+		t.Errorf("limits: %s", text)
+	}
+	if text := fmt.Sprint(got.ProxyProtocol); text != "{[10.0.0.0/8] [::1/128 127.0.0.1/32]}" {
+		t.Errorf("proxy_protocol: %s", text)
 	}
 	if d := got.Policy().SessionDuration; d != 30*24*time.Hour {
 		t.Errorf("session duration %v", d)
@@ -385,7 +404,7 @@ func TestExamplesShowDefaults(t *testing.T) {
 		}
 		return []byte(strings.Join(lines, ""))
 	}
-	if strings.Count(string(uncomment(config.ExampleGateway)), "\n  max_") != 6 {
+	if strings.Count(string(uncomment(config.ExampleGateway)), "\n  max_") != 12 {
 		t.Fatal("the settings were not found")
 	}
 	opts := cmp.Options{

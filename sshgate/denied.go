@@ -14,6 +14,7 @@ const (
 	DenialHostKey     DenialCode = "host_key_changed"   // the origin's host key is not the pinned one
 	DenialTimeout     DenialCode = "origin_timeout"     // the origin did not answer in time
 	DenialClosing     DenialCode = "shutting_down"      // the gateway is about to stop
+	DenialLimit       DenialCode = "too_many"           // a limit is reached
 )
 
 // Denied is a refusal. It carries two texts, one for each reader: Sentence goes

@@ -23,6 +23,7 @@ const (
 	EventRefused      EventKind = "origin.refused" // a connector may not publish an origin
 	EventEnrolment    EventKind = "enrolment"      // a connector asked to be let in, was let in or renewed, or was not
 	EventCredential   EventKind = "credential"     // a token or a certificate was issued, used for access, refused or revoked
+	EventLimit        EventKind = "limit"          // a limit was reached: its name is the detail
 )
 
 // Event is one fact for the record. Fields that do not apply are zero. An Event
@@ -54,6 +55,8 @@ type Event struct {
 	Application string `json:"application,omitempty"`
 	Rule        string `json:"rule,omitempty"`
 	Reason      string `json:"reason,omitempty"`
+	// Count is how many like it the event stands for, where it is a summary.
+	Count int `json:"count,omitempty"`
 
 	BytesIn  int64         `json:"bytes_in,omitempty"`  // client to origin
 	BytesOut int64         `json:"bytes_out,omitempty"` // origin to client

@@ -20,6 +20,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
+	"github.com/sshgate/sshgate/sshgate/limits"
 	"github.com/sshgate/sshgate/sshgate/live"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
@@ -45,6 +46,7 @@ type gatewayd struct {
 
 	store   *store.SQLite
 	events  *audit.Log
+	limits  *limits.Limits
 	metrics *web.Metrics
 	oidc    *authflow.OIDC
 	pending *authflow.Pending
@@ -100,16 +102,19 @@ func (g *gatewayd) openState(ctx context.Context) (err error) {
 
 // wire joins the parts.
 func (g *gatewayd) wire(audited *slog.Logger) (err error) {
-	g.metrics = web.NewMetrics(web.MetricsConfig{Version: programVersion(), Log: g.log, Gauges: web.Gauges{
+	g.metrics = web.NewMetrics(web.MetricsConfig{Version: programVersion(), Log: g.log, Gauges: g.limitGauges(web.Gauges{
 		Tunnels:       func() int { return g.hub.Stats().Tunnels },
 		Origins:       func() int { return g.hub.Stats().Origins },
 		Streams:       func() int { return g.hub.Stats().Streams },
 		Connections:   func() int { return g.ssh.Stats().Connections },
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
-	}})
+	})})
 	g.metrics.ConfigLoaded(time.Now(), false)
 	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
+	if g.limits, err = limits.New(limitsConfig(g.cfg, g.events.Record)); err != nil {
+		return err
+	}
 
 	g.oidc, err = authflow.NewOIDC(authflow.OIDCConfig{
 		Issuer:       g.cfg.SignIn.Issuer,
@@ -122,9 +127,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("sign_in: %w", err)
 	}
-	g.pending = authflow.NewPending(func(ctx context.Context) (authflow.Login, error) {
-		return g.oidc.StartDevice(ctx)
-	}, g.cfg.SignIn.MaxPending)
+	g.pending = authflow.NewPending(g.startSignIn, g.cfg.SignIn.MaxPending)
 
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Logins: g.store, Log: g.log})
 	g.live, err = live.New(live.Config{Policy: g.policy, Credentials: g.store, Check: g.tokens.Check, Events: g.events, Log: g.log})
@@ -157,31 +160,31 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 
 func (g *gatewayd) newSSH() (*gateway.Server, error) {
 	return gateway.New(gateway.Config{
-		HostKeys:           g.hostKeys,
-		Policy:             g.policy,
-		SignIns:            g.pending,
-		Logins:             g.store,
-		Services:           g.tokens,
-		Tunnel:             g.hub,
-		HostPins:           g.store,
-		CA:                 g.userCA,
-		Events:             g.events,
-		Live:               g.live,
-		Origins:            g.originAuth,
-		Advertise:          g.cfg.SSH.Advertise,
-		LoginTimeout:       g.cfg.SSH.LoginTimeout,
-		HandshakeTimeout:   g.cfg.SSH.HandshakeTimeout,
-		MaxConnections:     g.cfg.SSH.MaxConnections,
-		MaxUnauthenticated: g.cfg.SSH.MaxUnauthenticated,
-		MaxAuthTries:       g.cfg.SSH.MaxAuthTries,
-		MaxChannels:        g.cfg.SSH.MaxChannels,
-		Log:                g.log,
+		HostKeys:         g.hostKeys,
+		Policy:           g.policy,
+		SignIns:          g.pending,
+		Logins:           g.store,
+		Services:         g.tokens,
+		Tunnel:           g.hub,
+		HostPins:         g.store,
+		CA:               g.userCA,
+		Events:           g.events,
+		Live:             g.live,
+		Origins:          g.originAuth,
+		Advertise:        g.cfg.SSH.Advertise,
+		LoginTimeout:     g.cfg.SSH.LoginTimeout,
+		HandshakeTimeout: g.cfg.SSH.HandshakeTimeout,
+		MaxConnections:   g.cfg.SSH.MaxConnections,
+		Limits:           g.limits,
+		MaxAuthTries:     g.cfg.SSH.MaxAuthTries,
+		MaxChannels:      g.cfg.SSH.MaxChannels,
+		Log:              g.log,
 	})
 }
 
 // newAPI is what the TLS port offers to helpers.
 func (g *gatewayd) newAPI() (_ *web.API, err error) {
-	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.policy, Tunnel: g.hub, HostPins: g.store, Events: g.events, Live: g.live})
+	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.policy, Tunnel: g.hub, HostPins: g.store, Events: g.events, Live: g.live, Quotas: g.limits})
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +201,7 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 		HostPins: g.store,
 		CA:       g.userCA,
 		Events:   g.events,
+		Limits:   g.limits,
 		Log:      g.log,
 
 		Workloads: g.workloads,
@@ -228,6 +232,7 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		HTTP:     g.api,
 		// Tunnels alone, as many as there may be, leave room for helpers.
 		MaxConns: max(web.DefaultMaxConns, 2*g.cfg.Tunnel.MaxTunnels),
+		Limits:   g.limits,
 		Log:      g.log,
 	})
 }
@@ -294,8 +299,8 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 	defer parts.Wait()
 	defer stopLasting()
 
-	parts.Go(func() { stop(ignoreClosed(g.ssh.Serve(g.sshListener))) })
-	parts.Go(func() { stop(g.tls.Serve(lasting, g.tunnelListener)) })
+	parts.Go(func() { stop(ignoreClosed(g.ssh.Serve(g.clients(g.sshListener, g.cfg.ProxyProtocol.SSH)))) })
+	parts.Go(func() { stop(g.tls.Serve(lasting, g.clients(g.tunnelListener, g.cfg.ProxyProtocol.Tunnel))) })
 	if g.metricsListener != nil {
 		admin := web.NewAdmin(web.AdminConfig{Checks: g.checks(serving), Metrics: g.metrics.Handler()})
 		parts.Go(func() { stop(web.ServeAdmin(lasting, g.metricsListener, admin)) })
@@ -400,6 +405,9 @@ func (g *gatewayd) close() {
 	}
 	if g.pending != nil {
 		g.pending.Close()
+	}
+	if g.limits != nil {
+		g.limits.Close()
 	}
 	if g.events != nil {
 		if err := g.events.Close(ctx); err != nil {

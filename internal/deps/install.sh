@@ -48,6 +48,7 @@ needed=(
 	"systemd-analyze systemd"
 	"/lib/systemd/systemd systemd"
 	"unshare util-linux"
+	"haproxy haproxy"
 	"rpm rpm"
 	"gcc gcc" # for the race detector
 	"/usr/include/stdlib.h libc6-dev"

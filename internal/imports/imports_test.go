@@ -20,12 +20,14 @@ const module = "github.com/sshgate/sshgate/"
 var mayImport = map[string][]string{
 	"sshgate": nil,
 
-	"authflow":       {"sshgate"},
-	"connector":      {"sshgate"},
-	"config":         {"sshgate"},
-	"sshgate/audit":  {"sshgate"},
-	"sshgate/store":  {"sshgate"},
-	"sshgate/store/": {"sshgate", "sshgate/store"},
+	"authflow":           {"sshgate"},
+	"connector":          {"sshgate"},
+	"config":             {"sshgate"},
+	"sshgate/audit":      {"sshgate"},
+	"sshgate/store":      {"sshgate"},
+	"sshgate/limits":     {"sshgate"},
+	"sshgate/proxyproto": nil,
+	"sshgate/store/":     {"sshgate", "sshgate/store"},
 
 	"sshgate/live":      {"sshgate", "authflow"},
 	"sshgate/endtoend":  {"sshgate", "connector", "sshgate/live"},

@@ -50,7 +50,7 @@ func (s slogSink) Write(e sshgate.Event) error {
 
 func levelOf(e sshgate.Event) slog.Level {
 	switch e.Kind {
-	case sshgate.EventLoginFailure, sshgate.EventRefused:
+	case sshgate.EventLoginFailure, sshgate.EventRefused, sshgate.EventLimit:
 		return slog.LevelWarn
 	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment:
 		if !e.Allowed {
@@ -88,6 +88,8 @@ func kindInWords(kind sshgate.EventKind) string {
 		return "connector enrolment"
 	case sshgate.EventCredential:
 		return "credential"
+	case sshgate.EventLimit:
+		return "limit reached"
 	}
 	return plain(string(kind))
 }
@@ -128,6 +130,7 @@ func attrs(e sshgate.Event) []slog.Attr {
 	text("application", e.Application)
 	text("rule", e.Rule)
 	text("reason", e.Reason)
+	number("count", int64(e.Count))
 	number("bytes_in", e.BytesIn)
 	number("bytes_out", e.BytesOut)
 	if e.Duration != 0 {

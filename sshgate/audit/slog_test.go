@@ -44,7 +44,7 @@ func full() sshgate.Event {
 		Issuer: "https://idp.example.com", Subject: "0031", Identity: "alice@example.com", IdentityKind: sshgate.Workload,
 		ClientAddr: netip.MustParseAddr("192.0.2.1"), Key: "SHA256:abc",
 		Origin: "web1", Login: "deploy", Channel: sshgate.ChannelSession, Activity: sshgate.ActivityGit, Detail: "git-upload-pack 'x'",
-		Allowed: true, Application: "web", Rule: "devs", Reason: "a rule allows it",
+		Allowed: true, Application: "web", Rule: "devs", Reason: "a rule allows it", Count: 7,
 		BytesIn: 12, BytesOut: 3456, Duration: 90*time.Second + 1234567*time.Nanosecond, Exit: "signal TERM",
 	}
 }
@@ -57,7 +57,7 @@ func TestSlogLine(t *testing.T) {
 		"client": "192.0.2.1", "key": "SHA256:abc",
 		"origin": "web1", "login": "deploy", "channel": "session", "activity": "git", "detail": "git-upload-pack 'x'",
 		"allowed": true, "application": "web", "rule": "devs", "reason": "a rule allows it",
-		"bytes_in": 12.0, "bytes_out": 3456.0, "duration": 90.001, "exit": "signal TERM",
+		"count": 7.0, "bytes_in": 12.0, "bytes_out": 3456.0, "duration": 90.001, "exit": "signal TERM",
 	}
 	if diff := cmp.Diff(want, line(t, full())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

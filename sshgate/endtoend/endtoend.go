@@ -35,6 +35,13 @@ type HostKeyPins interface {
 	HostKeys(ctx context.Context, origin sshgate.OriginName) ([]sshgate.HostKeyPin, error)
 }
 
+// Quotas bounds what one identity has open. *limits.Limits is one. A leave counts
+// out what was counted in, and may be called again.
+type Quotas interface {
+	Connection(id sshgate.Identity, addr netip.Addr) (leave func(), denied *sshgate.Denied)
+	Channel(id sshgate.Identity, addr netip.Addr, session bool) (leave func(), denied *sshgate.Denied)
+}
+
 // Recorder takes events for the record. *audit.Log is one.
 type Recorder interface {
 	Record(sshgate.Event)
@@ -47,7 +54,8 @@ type Config struct {
 	HostPins HostKeyPins
 	Events   Recorder
 	// Live ends passages that are no longer allowed. Nil: they go on.
-	Live *live.Register
+	Live   *live.Register
+	Quotas Quotas // default: nobody is bounded
 
 	DialTimeout time.Duration    // to reach a service; default 30s
 	Now         func() time.Time // default time.Now
@@ -124,6 +132,9 @@ type Client struct {
 	Key        string // fingerprint of the SSH key that was proven, "" where none was
 	Addr       netip.Addr
 	Connection sshgate.ConnectionID
+	// Alone says that the stream is a connection of its own to the gateway, which
+	// counts as one of the identity's.
+	Alone bool
 	// Renew says how to sign in again, as in "run: sshgate access login".
 	Renew string
 	// Credential is what the client got in by, Until when that ends, and Since the
@@ -149,11 +160,40 @@ func (b *Broker) Open(ctx context.Context, client Client, host string, port uint
 			Sentence: "the gateway is shutting down; try again in a moment", Cause: errors.New("the gateway drains"),
 		}
 	}
-	p, denial := b.decide(ctx, client, host, port)
+	giveBack, denial := b.take(client, port)
 	if denial != nil {
 		b.leave()
+		return nil, denial
 	}
-	return p, denial
+	p, denial := b.decide(ctx, client, host, port)
+	if denial != nil {
+		giveBack()
+		b.leave()
+		return nil, denial
+	}
+	p.giveBack = giveBack
+	return p, nil
+}
+
+// take counts the passage among what the client has open. It comes before the
+// policy, so that a refusal says nothing about the origin.
+func (b *Broker) take(client Client, port uint32) (giveBack func(), denied *sshgate.Denied) {
+	if b.cfg.Quotas == nil {
+		return func() {}, nil
+	}
+	leave, denied := b.cfg.Quotas.Channel(client.Identity, client.Addr, port == sshgate.SSHPort)
+	if denied != nil || !client.Alone {
+		return leave, denied
+	}
+	hangUp, denied := b.cfg.Quotas.Connection(client.Identity, client.Addr)
+	if denied != nil {
+		leave()
+		return nil, denied
+	}
+	return func() {
+		hangUp()
+		leave()
+	}, nil
 }
 
 func (b *Broker) decide(ctx context.Context, client Client, host string, port uint32) (*Passage, *sshgate.Denied) {

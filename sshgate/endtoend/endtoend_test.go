@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -223,5 +224,72 @@ func TestContextCutsPassage(t *testing.T) {
 	}
 	if w.events[len(w.events)-1].Reason == "" {
 		t.Error("a cut is on record as an end")
+	}
+}
+
+// quotas grants so many channels, sessions and connections, and counts what is
+// taken.
+type quotas struct{ connections, channels, sessions int }
+
+func (q *quotas) Connection(sshgate.Identity, netip.Addr) (func(), *sshgate.Denied) {
+	if q.connections == 0 {
+		return nil, &sshgate.Denied{Code: sshgate.DenialLimit}
+	}
+	q.connections--
+	return func() { q.connections++ }, nil
+}
+
+func (q *quotas) Channel(_ sshgate.Identity, _ netip.Addr, session bool) (func(), *sshgate.Denied) {
+	n := 0
+	if session {
+		n = 1
+	}
+	if q.channels == 0 || q.sessions < n {
+		return nil, &sshgate.Denied{Code: sshgate.DenialLimit}
+	}
+	q.channels--
+	q.sessions -= n
+	return func() {
+		q.channels++
+		q.sessions += n
+	}, nil
+}
+
+func TestQuotas(t *testing.T) {
+	ours, _ := pair(t)
+	w := &world{conn: ours, pinned: true}
+	b := newBroker(t, w)
+	all := quotas{connections: 1, channels: 2, sessions: 1}
+	q := all
+	b.cfg.Quotas = &q
+	alone := somebody(0)
+	alone.Alone = true
+	first, denial := b.Open(t.Context(), alone, "a.lab", 22)
+	if denial != nil || q != (quotas{0, 1, 0}) {
+		t.Fatalf("%v, %+v", denial, q)
+	}
+	for name, test := range map[string]struct {
+		client Client
+		port   uint32
+	}{"a second session": {somebody(0), 22}, "a second connection": {alone, 5432}} {
+		if _, denial := b.Open(t.Context(), test.client, "a.lab", test.port); denial == nil || denial.Code != sshgate.DenialLimit || q != (quotas{0, 1, 0}) {
+			t.Errorf("%s: %v, %+v", name, denial, q)
+		}
+	}
+	if len(w.asked) != 1 || b.Passages() != 1 {
+		t.Errorf("%d dials, %d passages", len(w.asked), b.Passages())
+	}
+	if _, denial := b.Open(t.Context(), somebody(0), "web1", 5432); denial == nil || denial.Code != sshgate.DenialPolicy || q != (quotas{0, 1, 0}) {
+		t.Errorf("what the policy denies: %v, %+v", denial, q)
+	}
+	second, denial := b.Open(t.Context(), somebody(0), "a.lab", 5432)
+	if denial != nil {
+		t.Fatal(denial)
+	}
+	first.Close()
+	first.Close() // again
+	second.Close()
+	if q != all || b.Passages() != 0 {
+		t.Errorf("at the end %+v, %d passages", q, b.Passages())
 	}
 }

@@ -34,13 +34,17 @@ type Passage struct {
 	request  sshgate.Request
 	decision sshgate.Decision
 	conn     connector.Conn
+	giveBack func() // what the client's quotas are charged
 	left     sync.Once
 }
 
 // Close ends a passage at once, carried or not. It may be called again.
 func (p *Passage) Close() {
 	p.conn.Close()
-	p.left.Do(p.broker.leave)
+	p.left.Do(func() {
+		p.giveBack()
+		p.broker.leave()
+	})
 }
 
 // Carry copies both ways, with half-closes, until both directions have ended, one

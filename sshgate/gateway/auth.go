@@ -90,6 +90,7 @@ func (s *Server) serverConfig(ctx ssh.Context) *gossh.ServerConfig {
 		KeyboardInteractiveCallback: c.signIn,
 		PreAuthConnCallback: func(pre gossh.ServerPreAuthConn) {
 			c.auth.banner = pre.SendAuthBanner
+			c.net.begun.Store(true)
 			c.net.limit(min(authGrace, s.cfg.LoginTimeout)) // signIn allows more
 		},
 		AuthLogCallback: func(_ gossh.ConnMetadata, method string, err error) {
@@ -119,12 +120,15 @@ func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.
 	fingerprint := gossh.FingerprintSHA256(key)
 	g, rejection := c.machine(meta, fingerprint)
 	if rejection != nil {
-		return nil, c.rejectMachine(fingerprint, rejection)
+		return nil, c.rejectKey(fingerprint, rejection)
 	}
 	if g == nil {
 		g = c.remembered(meta, fingerprint)
 	}
 	if g != nil {
+		if denied := c.takeConnection(g); denied != nil {
+			return nil, c.rejectKey(fingerprint, ofLimit(denied))
+		}
 		c.record(sshgate.Event{Kind: sshgate.EventLoginKey, Key: fingerprint}.By(g.identity))
 		return c.admit(g), nil
 	}
@@ -205,9 +209,9 @@ func (c *conn) machine(meta gossh.ConnMetadata, fingerprint string) (*grant, err
 	}, nil
 }
 
-// rejectMachine tells the user why the key of a service token is not taken. Nobody
-// is asked to sign in in its place.
-func (c *conn) rejectMachine(fingerprint string, rejection error) error {
+// rejectKey tells the user why a key that is known is not taken. Nobody is asked
+// to sign in in its place.
+func (c *conn) rejectKey(fingerprint string, rejection error) error {
 	c.auth.over = true
 	c.record(sshgate.Event{Kind: sshgate.EventLoginFailure, Key: fingerprint, Reason: rejection.Error()})
 	_ = c.auth.banner(strings.TrimPrefix(failureText(rejection), "\n")) // fails only with the connection
@@ -237,8 +241,20 @@ func (c *conn) stillGood(g *grant) *sshgate.Denied {
 	return &sshgate.Denied{RequestID: id, Code: sshgate.DenialPolicy, Sentence: ascii(sentence), Cause: err}
 }
 
+// takeConnection counts the connection among those of its identity.
+func (c *conn) takeConnection(g *grant) (denied *sshgate.Denied) {
+	c.quota, denied = c.srv.cfg.Limits.Connection(g.identity, c.addr)
+	return denied
+}
+
+// ofLimit is a refusal as a failed sign-in.
+func ofLimit(denied *sshgate.Denied) error {
+	return &authflow.Failure{Code: authflow.CodeTooMany, Sentence: denied.UserMessage(), Err: denied}
+}
+
 // admit ends authentication.
 func (c *conn) admit(g *grant) *gossh.Permissions {
+	c.admitted.Store(true)
 	c.net.unlimited.Store(true)
 	c.net.limit(0)
 	c.authenticated()
@@ -256,7 +272,11 @@ func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteracti
 	c.net.limit(c.srv.cfg.LoginTimeout)
 	g, err := c.waitForSignIn(meta, challenge)
 	if err == nil {
-		return c.admit(g), nil
+		denied := c.takeConnection(g)
+		if denied == nil {
+			return c.admit(g), nil
+		}
+		err = ofLimit(denied)
 	}
 	c.auth.over = true
 	c.record(sshgate.Event{Kind: sshgate.EventLoginFailure, Key: c.auth.proven, Reason: err.Error()})
@@ -266,16 +286,37 @@ func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteracti
 	return nil, err
 }
 
+// joinSignIn takes part in the sign-in of the key, as far as the limits allow.
+func (c *conn) joinSignIn(key string) (ticket *authflow.Ticket, leave func(), err error) {
+	limits := c.srv.cfg.Limits
+	giveBack, denied := limits.Pending(c.addr, key)
+	if denied != nil {
+		return nil, nil, ofLimit(denied)
+	}
+	ticket, err = c.srv.cfg.SignIns.Join(c.ctx, key)
+	if err != nil {
+		giveBack()
+		if failure, ok := errors.AsType[*authflow.Failure](err); ok && failure.Code == authflow.CodeTooMany {
+			_ = limits.Refuse(sshgate.LimitPending, sshgate.Identity{}, c.addr, failure.Sentence)
+		}
+		return nil, nil, err
+	}
+	return ticket, func() {
+		ticket.Leave()
+		giveBack()
+	}, nil
+}
+
 func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteractiveChallenge) (*grant, error) {
 	target, err := sshgate.ParseTarget(meta.User())
 	if err != nil {
 		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error()}
 	}
-	ticket, err := c.srv.cfg.SignIns.Join(c.ctx, c.auth.proven)
+	ticket, leave, err := c.joinSignIn(c.auth.proven)
 	if err != nil {
 		return nil, err
 	}
-	defer ticket.Leave()
+	defer leave()
 	// Another connection with this key may have been signed in since the key
 	// was looked up, too late for this one to share the sign-in.
 	if g := c.remembered(meta, c.auth.proven); g != nil {

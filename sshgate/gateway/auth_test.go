@@ -223,19 +223,6 @@ func TestLoginTimeout(t *testing.T) {
 	}
 }
 
-func TestLimitOfUnauthenticated(t *testing.T) {
-	b := newBench(t, func(cfg *Config) { cfg.MaxUnauthenticated = 2 })
-	for range 2 {
-		defer dialTCP(t, b.address).Close()
-	}
-	waitForStats(t, b, func(s Stats) bool { return s.Unauthenticated == 2 })
-	c := dialTCP(t, b.address)
-	defer c.Close()
-	if n, _ := c.Read(make([]byte, 1)); n != 0 {
-		t.Error("a connection past the limit is greeted")
-	}
-}
-
 func TestAlgorithms(t *testing.T) {
 	algos := transport()
 	if algos.KeyExchanges[0] != gossh.KeyExchangeMLKEM768X25519 {

@@ -48,7 +48,7 @@ func handleChannel(_ *ssh.Server, sc *gossh.ServerConn, nc gossh.NewChannel, ctx
 	c.ssh.Store(sc)
 	defer c.channelDone()
 	if int(c.channels.Add(1)) > c.srv.cfg.MaxChannels {
-		_ = nc.Reject(gossh.ResourceShortage, fmt.Sprintf("this connection has %d channels open, no more are allowed", c.srv.cfg.MaxChannels))
+		c.rejectMany(nc, c.tooManyChannels(g.identity))
 		return
 	}
 	c.channel(g, nc)
@@ -65,6 +65,12 @@ func (c *conn) channel(g *grant, nc gossh.NewChannel) {
 		_ = nc.Reject(gossh.UnknownChannelType, err.Error())
 		return
 	}
+	leave, limited := c.srv.cfg.Limits.Channel(g.identity, c.addr, kind == sshgate.ChannelSession)
+	if limited != nil {
+		c.rejectMany(nc, limited)
+		return
+	}
+	defer leave()
 	a, denial := c.ask(g, g.target, kind, detail)
 	if denial != nil {
 		c.reject(nc, denial)
@@ -103,6 +109,16 @@ func (c *conn) join(a *access, up *origin, nc gossh.NewChannel) {
 func (c *conn) reject(nc gossh.NewChannel, denial *sshgate.Denied) {
 	c.log.Info("channel refused", "request", denial.RequestID, "type", nc.ChannelType(), "cause", denial.Error())
 	_ = nc.Reject(gossh.Prohibited, denial.UserMessage())
+}
+
+// rejectMany tells the client which limit is reached.
+func (c *conn) rejectMany(nc gossh.NewChannel, denied *sshgate.Denied) {
+	_ = nc.Reject(gossh.ResourceShortage, ascii(denied.UserMessage()))
+}
+
+func (c *conn) tooManyChannels(id sshgate.Identity) *sshgate.Denied {
+	return c.srv.cfg.Limits.Refuse(sshgate.LimitChannels, id, c.addr,
+		fmt.Sprintf("this connection has %d channels open, no more are allowed", c.srv.cfg.MaxChannels))
 }
 
 // rejectLike passes the origin's refusal on as it is: "no more sessions" of a
@@ -173,12 +189,19 @@ func (c *conn) channelFromOrigin(nc gossh.NewChannel) {
 		_ = nc.Reject(gossh.Prohibited, "it is no longer allowed")
 		return
 	}
+	defer c.channelDone()
+	identity := a.grant.identity
 	if int(c.channels.Add(1)) > c.srv.cfg.MaxChannels {
-		c.channels.Add(-1)
+		_ = nc.Reject(gossh.ResourceShortage, "too many channels")
+		_ = c.tooManyChannels(identity)
+		return
+	}
+	leave, denied := c.srv.cfg.Limits.Channel(identity, c.addr, false)
+	if denied != nil {
 		_ = nc.Reject(gossh.ResourceShortage, "too many channels")
 		return
 	}
-	defer c.channelDone()
+	defer leave()
 	client, clientRequests, err := sc.OpenChannel(nc.ChannelType(), nc.ExtraData())
 	if err != nil {
 		var refused *gossh.OpenChannelError

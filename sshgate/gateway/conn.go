@@ -43,8 +43,14 @@ type conn struct {
 	// auth is used by the authentication callbacks only, which x/crypto calls
 	// one after the other.
 	auth authState
-	// counted falls when the connection no longer counts as unauthenticated.
+	// counted falls when the connection no longer counts as unauthenticated,
+	// when leave is called.
 	counted sync.Once
+	leave   func()
+	// admitted is set once somebody has signed in; quota then gives back what the
+	// connection takes of theirs. It is set by the authentication callbacks.
+	admitted atomic.Bool
+	quota    func()
 
 	// ssh is the connection once it is authenticated.
 	ssh atomic.Pointer[gossh.ServerConn]
@@ -102,7 +108,7 @@ type connKey struct{}
 func (s *Server) connCallback(ctx ssh.Context, nc net.Conn) net.Conn {
 	client := nc.(*clientConn)
 	ctx.SetValue(connKey{}, client.owner)
-	client.limit(s.cfg.HandshakeTimeout)
+	client.limit(s.cfg.HandshakeTimeout) // as a whole: a trickle of bytes gains nothing
 	return client
 }
 
@@ -114,7 +120,10 @@ func (c *conn) clientGone() {
 
 // authenticated takes the connection out of those that have not signed in.
 func (c *conn) authenticated() {
-	c.counted.Do(func() { c.srv.unauthenticated.Add(-1) })
+	c.counted.Do(func() {
+		c.srv.unauthenticated.Add(-1)
+		c.leave()
+	})
 }
 
 // close ends the connection and all that hangs on it. It does not wait: it closes

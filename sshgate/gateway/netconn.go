@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -20,6 +21,10 @@ type clientConn struct {
 	// unlimited lifts it.
 	budget    int64 // used by Read alone, which x/crypto calls from one goroutine
 	unlimited atomic.Bool
+
+	heard atomic.Bool // the client has sent something
+	begun atomic.Bool // the handshake is over
+	slow  atomic.Bool // it was not in time
 }
 
 // preAuthBytes is what a client may send until it is signed in: ten times what
@@ -31,6 +36,12 @@ var errPreAuthBytes = errors.New("the client has sent too much without signing i
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.unlimited.Load() {
+		if n > 0 {
+			c.heard.Store(true)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && !c.begun.Load() {
+			c.slow.Store(true)
+		}
 		if c.budget -= int64(n); c.budget < 0 && err == nil {
 			err = errPreAuthBytes
 		}

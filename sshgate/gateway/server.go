@@ -90,13 +90,16 @@ type Config struct {
 	// Version is what the server tells clients of itself. Default "sshgate".
 	Version string
 
-	LoginTimeout       time.Duration // for authentication with the sign-in; default 10m
-	HandshakeTimeout   time.Duration // until authentication begins; default 20s
-	DialTimeout        time.Duration // to reach and enter an origin; default 30s
-	MaxConnections     int           // default 4096
-	MaxUnauthenticated int           // of those, not signed in yet; default 256
-	MaxAuthTries       int           // failed attempts on one connection; default 20
-	MaxChannels        int           // open at once on one connection; default 256
+	// Limits bounds what addresses and identities take. Default: they are not
+	// bounded.
+	Limits Limits
+
+	LoginTimeout     time.Duration // for authentication with the sign-in; default 10m
+	HandshakeTimeout time.Duration // until authentication begins; default 20s
+	DialTimeout      time.Duration // to reach and enter an origin; default 30s
+	MaxConnections   int           // default 4096
+	MaxAuthTries     int           // failed attempts on one connection; default 20
+	MaxChannels      int           // open at once on one connection; default 256
 
 	Log *slog.Logger
 	Now func() time.Time // default time.Now
@@ -111,6 +114,9 @@ func (cfg *Config) setDefaults() error {
 	}
 	if cfg.Origins == nil {
 		cfg.Origins = func(sshgate.OriginName) OriginAuth { return OriginAuth{} }
+	}
+	if cfg.Limits == nil {
+		cfg.Limits = unlimited{}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -141,7 +147,6 @@ func (cfg *Config) setDefaults() error {
 		fallback int
 	}{
 		{&cfg.MaxConnections, 4096},
-		{&cfg.MaxUnauthenticated, 256},
 		{&cfg.MaxAuthTries, 20},
 		{&cfg.MaxChannels, 256},
 	} {
@@ -173,7 +178,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	broker, err := endtoend.New(endtoend.Config{
-		Policy: cfg.Policy, Tunnel: cfg.Tunnel, HostPins: cfg.HostPins, Events: cfg.Events, Live: cfg.Live,
+		Policy: cfg.Policy, Tunnel: cfg.Tunnel, HostPins: cfg.HostPins, Events: cfg.Events, Live: cfg.Live, Quotas: cfg.Limits,
 		DialTimeout: cfg.DialTimeout, Now: cfg.Now,
 	})
 	if err != nil {
@@ -239,9 +244,9 @@ func (s *Server) Serve(l net.Listener) error {
 // accept owns nc from here on.
 func (s *Server) accept(nc net.Conn) {
 	c := newConn(s, nc)
-	if reason := s.admit(c); reason != "" {
-		s.cfg.Log.Warn("connection refused", "client", nc.RemoteAddr().String(), "reason", reason)
-		nc.Close()
+	if denied := s.admit(c); denied != nil {
+		s.cfg.Log.Debug("connection refused", "client", nc.RemoteAddr().String(), "reason", denied.Sentence)
+		turnAway(nc, denied)
 		return
 	}
 	go func() {
@@ -256,26 +261,45 @@ func (s *Server) accept(nc net.Conn) {
 }
 
 // admit counts the connection in, or says why not.
-func (s *Server) admit(c *conn) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.draining:
-		return "the gateway is shutting down"
-	case len(s.conns) >= s.cfg.MaxConnections:
-		return "too many connections"
-	case int(s.unauthenticated.Load()) >= s.cfg.MaxUnauthenticated:
-		return "too many connections that have not signed in"
+func (s *Server) admit(c *conn) *sshgate.Denied {
+	leave, denied := s.cfg.Limits.Startup(c.addr)
+	if denied != nil {
+		return denied
 	}
-	s.conns[c] = struct{}{}
-	s.unauthenticated.Add(1)
-	s.wg.Add(1)
-	return ""
+	c.leave = leave
+	if denied := s.enter(c); denied != nil {
+		leave()
+		return denied
+	}
+	return nil
+}
+
+// enter puts the connection among the others.
+func (s *Server) enter(c *conn) *sshgate.Denied {
+	s.mu.Lock()
+	draining, full := s.draining, len(s.conns) >= s.cfg.MaxConnections
+	if !draining && !full {
+		s.conns[c] = struct{}{}
+		s.unauthenticated.Add(1)
+		s.wg.Add(1)
+	}
+	s.mu.Unlock()
+	switch {
+	case draining:
+		return &sshgate.Denied{RequestID: sshgate.NewRequestID(), Code: sshgate.DenialClosing, Sentence: errShuttingDown.Error()}
+	case full:
+		return s.cfg.Limits.Refuse(sshgate.LimitConnections, sshgate.Identity{}, c.addr, "the gateway has as many connections as it takes; try again in a moment")
+	}
+	return nil
 }
 
 func (s *Server) release(c *conn) {
+	c.noteFailure()
 	c.authenticated()
 	c.release()
+	if c.quota != nil {
+		c.quota()
+	}
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()

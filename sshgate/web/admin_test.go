@@ -146,7 +146,8 @@ func TestMetrics(t *testing.T) {
 		Gauges: web.Gauges{
 			Tunnels: func() int { return 2 }, Streams: func() int { return streams },
 			Connections: func() int { return 5 }, PendingLogins: func() int { return 1 },
-			AuditFailures: func() uint64 { return 7 },
+			AuditFailures: func() uint64 { return 7 }, Startups: func() int { return 6 },
+			LimitRefusals: func(limit sshgate.Limit) uint64 { return uint64(len(limit)) },
 		},
 	})
 	var _ audit.Sink = m
@@ -191,6 +192,9 @@ func TestMetrics(t *testing.T) {
 		`sshgate_connections 5`,
 		`sshgate_logins_pending 1`,
 		`sshgate_audit_failures_total 7`,
+		`sshgate_startups 6`,
+		`sshgate_limit_refusals_total{limit="startups"} 8`,
+		`sshgate_limit_refusals_total{limit="channels_per_identity"} 21`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("missing: %s", line)

@@ -70,6 +70,7 @@ type APIConfig struct {
 	HostPins  HostKeyPins
 	CA        UserCA
 	Events    Recorder
+	Limits    AddressLimits
 	// Enrolment lets connectors in; nil: none are. CheckConnector decides whether a
 	// connector's certificate is still good, as connector.HubConfig.Check does.
 	Enrolment      *enrolment.Desk
@@ -85,14 +86,12 @@ type API struct {
 	mux      *http.ServeMux
 	devices  *devices
 	visitors *visitors
-	wrong    *tries // credentials that an address gets wrong
-	signIns  *tries // that an address starts
 }
 
 // NewAPI checks the configuration and returns a handler for the TLS port.
 func NewAPI(cfg APIConfig) (*API, error) {
 	if cfg.Policy == nil || cfg.Broker == nil || cfg.Tokens == nil || cfg.SignIns == nil || cfg.Origins == nil ||
-		cfg.HostPins == nil || cfg.CA == nil || cfg.Events == nil || cfg.URL == "" {
+		cfg.HostPins == nil || cfg.CA == nil || cfg.Events == nil || cfg.Limits == nil || cfg.URL == "" {
 		return nil, errors.New("the API lacks a required part of its configuration")
 	}
 	if cfg.Enrolment != nil && cfg.CheckConnector == nil {
@@ -107,7 +106,7 @@ func NewAPI(cfg APIConfig) (*API, error) {
 	if cfg.Workloads == nil {
 		cfg.Workloads = func() Workloads { return nil }
 	}
-	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), visitors: newVisitors(), wrong: newTries(20, 3*time.Second), signIns: newTries(60, time.Second)}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), visitors: newVisitors()}
 	landing := Landing()
 	routes := []route{
 		{"GET /{$}", landing.ServeHTTP},

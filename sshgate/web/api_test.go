@@ -29,6 +29,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
+	"github.com/sshgate/sshgate/sshgate/limits"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
 )
@@ -43,6 +44,7 @@ type bench struct {
 	tokens  *authflow.Tokens
 	store   *store.SQLite
 	events  *audit.Recorder
+	limits  *limits.Limits
 	service *tunnelTo
 	logins  chan result // what the next sign-ins end in
 	policy  *sshgate.Policy
@@ -190,13 +192,15 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 	pin := sshgate.HostKeyPin{Origin: "web1", Key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8f", Connector: "c", PinnedAt: time.Now()}
 	must(b.store.PinHostKeys(t.Context(), "web1", []sshgate.HostKeyPin{pin}))
 	policy := func() *sshgate.Policy { return b.policy }
-	b.broker = must(endtoend.New(endtoend.Config{Policy: policy, Tunnel: b.service, HostPins: b.store, Events: b.events}))
+	b.limits = must(limits.New(limits.Config{Record: b.events.Record, Failures: sshgate.Rate{Count: 20, Per: time.Minute}}))
+	t.Cleanup(b.limits.Close)
+	b.broker = must(endtoend.New(endtoend.Config{Policy: policy, Tunnel: b.service, HostPins: b.store, Events: b.events, Quotas: b.limits}))
 	pending := authflow.NewPending(func(context.Context) (authflow.Login, error) { return waiting{b}, nil }, 10)
 	b.tunnels = must(connector.OpenCA(t.TempDir()+"/ca", nil))
 	b.desk = must(enrolment.New(enrolment.Config{Policy: policy, CA: b.tunnels, Store: b.store, Events: b.events}))
 	b.api = must(web.NewAPI(web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
-		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: func() web.Workloads { return exchanges{} }, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
+		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: func() web.Workloads { return exchanges{} }, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events, Limits: b.limits,
 		Enrolment: b.desk, CheckConnector: b.checkConnector,
 		Origins: func() []connector.OriginStatus {
 			return []connector.OriginStatus{

@@ -53,7 +53,7 @@ func (s *Server) track(raw net.Conn) (*tracked, bool) {
 	if s.stopping || len(s.conns) >= s.cfg.MaxConns {
 		return nil, false
 	}
-	conn := &tracked{Conn: raw, server: s}
+	conn := &tracked{Conn: raw, server: s, leave: func() {}}
 	s.conns[conn] = struct{}{}
 	s.tasks.Add(1)
 	return conn, true
@@ -71,6 +71,7 @@ func (s *Server) Conns() int {
 type tracked struct {
 	net.Conn
 	server *Server
+	leave  func() // counts it out of those of its address
 	once   sync.Once
 	ended  atomic.Bool
 }
@@ -94,6 +95,7 @@ func (c *tracked) NetConn() net.Conn { return c.Conn }
 func (c *tracked) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
+		c.leave()
 		c.server.mu.Lock()
 		defer c.server.mu.Unlock()
 		delete(c.server.conns, c)

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -25,7 +26,7 @@ type caller struct {
 // client is the caller as the broker takes it.
 func (c caller) client() endtoend.Client {
 	return endtoend.Client{
-		Identity: c.identity, Addr: c.addr, Connection: sshgate.NewConnectionID(), Renew: "run: sshgate access login",
+		Identity: c.identity, Addr: c.addr, Connection: sshgate.NewConnectionID(), Alone: true, Renew: "run: sshgate access login",
 		Credential: c.shown, Until: c.expires, Since: c.since,
 	}
 }
@@ -78,10 +79,13 @@ func (a *API) authenticate(r *http.Request, status int, headers ...string) (call
 		p := ofFailure(err)
 		if p.status == http.StatusUnauthorized {
 			p.status = status
-			if !a.wrong.take(addr) {
-				// A good credential of the same address is still taken: behind a NAT or a
-				// balancer many have one.
-				return caller{}, &tooManyWrong
+			// A good credential of the same address is still taken: behind a NAT or a
+			// balancer many have one.
+			denied := a.cfg.Limits.Failed(addr)
+			a.cfg.Limits.Failure(addr, 1)
+			if denied != nil {
+				p = ofDenial(denied)
+				return caller{}, &p
 			}
 			p.request = sshgate.NewRequestID()
 			a.cfg.Events.Record(sshgate.Event{
@@ -100,10 +104,6 @@ func (a *API) check(ctx context.Context, c credential) (sshgate.Identity, time.T
 	return a.cfg.Tokens.Access(ctx, c.secret)
 }
 
-var tooManyWrong = problem{
-	status: http.StatusTooManyRequests, code: "too_many", text: "too many credentials from this address were refused; wait a minute",
-}
-
 // authenticated serves only callers who are known.
 func (a *API) authenticated(serve func(http.ResponseWriter, *http.Request, caller)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -117,8 +117,12 @@ func (a *API) authenticated(serve func(http.ResponseWriter, *http.Request, calle
 }
 
 // remoteAddr is the client's address, the zero Addr where it has none.
-func remoteAddr(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+func remoteAddr(r *http.Request) netip.Addr { return parseAddr(r.RemoteAddr) }
+
+func addrOf(conn net.Conn) netip.Addr { return parseAddr(conn.RemoteAddr().String()) }
+
+func parseAddr(hostPort string) netip.Addr {
+	ap, err := netip.ParseAddrPort(hostPort)
 	if err != nil {
 		return netip.Addr{}
 	}

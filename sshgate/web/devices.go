@@ -29,7 +29,7 @@ var (
 
 // device is a sign-in that a client waits for (RFC 8628).
 type device struct {
-	ticket     *authflow.Ticket
+	ticket     *signIn
 	addr       netip.Addr
 	connection sshgate.ConnectionID // names the sign-in in the log
 	since      time.Time
@@ -65,7 +65,11 @@ func (s *devices) add(d *device) (code string, err error) {
 		return "", &authflow.Failure{Code: authflow.CodeClosed, Sentence: "the gateway is shutting down, try again in a moment"}
 	}
 	s.byHash[hash] = d
-	d.idle = time.AfterFunc(abandoned, func() { s.remove(hash, d) })
+	d.idle = time.AfterFunc(abandoned, func() {
+		if s.remove(hash, d) {
+			d.ticket.failed()
+		}
+	})
 	return code, nil
 }
 

@@ -75,8 +75,8 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request) {
 		a.join(w, r, asked, shown)
 		return
 	}
-	if !a.signIns.take(remoteAddr(r)) {
-		fail(w, problem{status: http.StatusTooManyRequests, code: "too_many", text: "too many sign-ins were started from this address; wait a minute"})
+	if denied := a.cfg.Limits.SignIn(remoteAddr(r)); denied != nil {
+		fail(w, ofDenial(denied))
 		return
 	}
 	pending, code, err := a.cfg.Enrolment.Ask(asked)
@@ -94,8 +94,8 @@ func (a *API) enrol(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) join(w http.ResponseWriter, r *http.Request, asked enrolment.Wish, shown credential) {
 	addr := remoteAddr(r)
-	if !a.wrong.left(addr) {
-		fail(w, tooManyWrong)
+	if denied := a.cfg.Limits.Failed(addr); denied != nil {
+		fail(w, ofDenial(denied))
 		return
 	}
 	hash, err := authflow.ParseJoinToken(shown.secret)
@@ -106,7 +106,7 @@ func (a *API) join(w http.ResponseWriter, r *http.Request, asked enrolment.Wish,
 	if err != nil {
 		p := ofRefusal(err)
 		if p.status == http.StatusUnauthorized {
-			a.wrong.take(addr)
+			a.cfg.Limits.Failure(addr, 1)
 		}
 		fail(w, p)
 		return

@@ -23,6 +23,13 @@ type Gauges struct {
 	Connections   func() int    // SSH clients
 	PendingLogins func() int    // sign-ins that wait for somebody
 	AuditFailures func() uint64 // audit events lost since the start
+
+	LimitRefusals   func(sshgate.Limit) uint64 // since the start
+	Startups        func() int                 // SSH clients that have not signed in
+	StartupNetworks func() int                 // networks that they come from
+	Throttled       func() int                 // networks that have failed too often
+	Identities      func() int                 // that have a connection
+	BusiestIdentity func() int                 // connections of the one with the most
 }
 
 // MetricsConfig is what NewMetrics needs.
@@ -114,11 +121,25 @@ func (m *Metrics) registerGauges(g Gauges) {
 		{"sshgate_tunnel_streams", "Connections to origins inside the tunnels.", g.Streams},
 		{"sshgate_connections", "Connections of SSH clients.", g.Connections},
 		{"sshgate_logins_pending", "Sign-ins that wait for somebody.", g.PendingLogins},
+		{"sshgate_startups", "Connections of SSH clients that have not signed in.", g.Startups},
+		{"sshgate_startup_networks", "Networks that connections come from which have not signed in.", g.StartupNetworks},
+		{"sshgate_throttled_networks", "Networks that have failed too often to start a sign-in.", g.Throttled},
+		{"sshgate_identities", "Identities that have a connection.", g.Identities},
+		{"sshgate_identity_connections_max", "Connections of the identity that has the most.", g.BusiestIdentity},
 	} {
 		if gauge.read != nil {
 			m.registry.MustRegister(prometheus.NewGaugeFunc(
 				prometheus.GaugeOpts{Name: gauge.name, Help: gauge.help},
 				func() float64 { return float64(gauge.read()) }))
+		}
+	}
+	if g.LimitRefusals != nil {
+		for _, limit := range sshgate.Limits() {
+			m.registry.MustRegister(prometheus.NewCounterFunc(
+				prometheus.CounterOpts{
+					Name: "sshgate_limit_refusals_total", Help: "What limits refused, by limit.", ConstLabels: prometheus.Labels{"limit": string(limit)},
+				},
+				func() float64 { return float64(g.LimitRefusals(limit)) }))
 		}
 	}
 	if g.AuditFailures != nil {

@@ -64,13 +64,9 @@ func (a *API) deviceAuthorization(w http.ResponseWriter, r *http.Request) {
 		fail(w, *p)
 		return
 	}
-	if !a.signIns.take(remoteAddr(r)) {
-		fail(w, problem{status: http.StatusTooManyRequests, code: "too_many", text: "too many sign-ins were started from this address; wait a minute"})
-		return
-	}
-	ticket, err := a.cfg.SignIns.Join(r.Context(), "")
-	if err != nil {
-		fail(w, ofSignIn(err))
+	ticket, p := a.startSignIn(r.Context(), remoteAddr(r))
+	if p != nil {
+		fail(w, *p)
 		return
 	}
 	d := &device{ticket: ticket, addr: remoteAddr(r), connection: sshgate.NewConnectionID(), since: a.cfg.Now()}
@@ -137,6 +133,7 @@ func (a *API) deviceToken(w http.ResponseWriter, r *http.Request, code string) {
 		event := d.event(a.cfg.Now(), sshgate.EventLoginFailure)
 		event.Reason = err.Error()
 		a.cfg.Events.Record(event)
+		d.ticket.failed()
 		fail(w, ofSignIn(err))
 		return
 	}
@@ -160,8 +157,8 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, values url.Values
 		return
 	}
 	addr := remoteAddr(r)
-	if !a.wrong.left(addr) { // before the work of checking it
-		fail(w, tooManyWrong)
+	if denied := a.cfg.Limits.Failed(addr); denied != nil { // before the work of checking it
+		fail(w, ofDenial(denied))
 		return
 	}
 	event := sshgate.Event{Time: a.cfg.Now(), Kind: sshgate.EventCredential, Request: sshgate.NewRequestID(), ClientAddr: addr, Detail: "ID token"}
@@ -170,7 +167,7 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, values url.Values
 		p := ofSignIn(err)
 		if p.status == http.StatusBadRequest {
 			p.code = "invalid_grant"
-			a.wrong.take(addr)
+			a.cfg.Limits.Failure(addr, 1)
 		}
 		event.Reason, p.request = err.Error(), event.Request
 		a.cfg.Events.Record(event)

@@ -101,23 +101,23 @@ func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 		a.render(w, page{Step: "code", Title: "Let a machine in", Error: text, Code: enrolment.NormalUserCode(r.PostFormValue("code")), status: status})
 	}
 	addr := remoteAddr(r)
-	switch {
-	case foreign(r):
+	if foreign(r) {
 		again("This form was sent from another site. Send it from here.", http.StatusForbidden)
 		return
-	case !a.wrong.left(addr) || !a.signIns.take(addr):
+	}
+	if denied := a.cfg.Limits.Failed(addr); denied != nil {
 		again("There were too many tries from your address. Wait a minute.", http.StatusTooManyRequests)
 		return
 	}
 	machine, err := a.cfg.Enrolment.Find(r.PostFormValue("code"))
 	if err != nil {
-		a.wrong.take(addr)
+		a.cfg.Limits.Failure(addr, 1)
 		again(sentence(err), http.StatusNotFound)
 		return
 	}
-	ticket, err := a.cfg.SignIns.Join(r.Context(), "")
-	if err != nil {
-		again(ofSignIn(err).text, http.StatusServiceUnavailable)
+	ticket, p := a.startSignIn(r.Context(), addr)
+	if p != nil {
+		again(p.text, p.status)
 		return
 	}
 	if before := a.visitors.of(r); before != nil {
@@ -158,6 +158,7 @@ func (a *API) enrolMachine(w http.ResponseWriter, r *http.Request) {
 	}
 	v.told.Do(func() { a.recordVisit(v, remoteAddr(r), id, err) })
 	if err != nil {
+		v.ticket.failed()
 		a.visitors.remove(v)
 		a.render(w, page{Step: "code", Title: "Let a machine in", Code: v.code, Error: sentence(&enrolment.Refused{Sentence: ofSignIn(err).text}), status: http.StatusForbidden})
 		return
@@ -188,6 +189,7 @@ func (a *API) review(w http.ResponseWriter, r *http.Request, v *visitor, id sshg
 		content.Offer, err = a.cfg.Enrolment.Offer(r.Context(), machine, enrolment.Person{Identity: id, Address: remoteAddr(r)}, strings.TrimSpace(r.PostFormValue("name")))
 	}
 	if err != nil {
+		v.ticket.failed()
 		a.visitors.remove(v)
 		a.render(w, page{Step: "done", Title: "Not let in", Text: sentence(err), status: ofRefusal(err).status})
 		return

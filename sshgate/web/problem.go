@@ -62,6 +62,7 @@ func ofDenial(d *sshgate.Denied) problem {
 		sshgate.DenialHostKey:     http.StatusBadGateway,
 		sshgate.DenialTimeout:     http.StatusGatewayTimeout,
 		sshgate.DenialClosing:     http.StatusServiceUnavailable,
+		sshgate.DenialLimit:       http.StatusTooManyRequests,
 	}[d.Code]
 	if !ok {
 		status = http.StatusForbidden

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sshgate/sshgate/sshgate"
 )
 
 // TunnelProtocol is the ALPN name by which a connector asks for the tunnel
@@ -53,9 +55,11 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration
 	// MaxConns bounds the connections at once, MaxHandshakes those of them
 	// that have not finished the handshake. What comes on top is closed at
-	// once. Defaults DefaultMaxConns and 1024.
+	// once. Defaults DefaultMaxConns and 4096.
 	MaxConns      int
 	MaxHandshakes int
+	// Limits bounds what one address takes of them. Default: it is not bounded.
+	Limits ConnLimits
 
 	Log *slog.Logger // default: nothing is logged
 }
@@ -132,7 +136,7 @@ func setDefaults(cfg *ServerConfig) {
 		cfg.MaxConns = DefaultMaxConns
 	}
 	if cfg.MaxHandshakes <= 0 {
-		cfg.MaxHandshakes = 1024
+		cfg.MaxHandshakes = 4096
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -189,27 +193,45 @@ func (s *Server) accept(l net.Listener) error {
 
 // take starts the handling of a connection, if there is room for it.
 func (s *Server) take(raw net.Conn) {
+	leave, denied := func() {}, (*sshgate.Denied)(nil)
+	if s.cfg.Limits != nil {
+		if leave, denied = s.cfg.Limits.TLS(addrOf(raw)); denied != nil {
+			raw.Close()
+			return
+		}
+	}
 	select {
 	case s.handshakes <- struct{}{}:
 	default:
-		s.refuse(raw, "too many handshakes")
+		leave()
+		s.refuse(raw, sshgate.LimitHandshakes, "too many handshakes")
 		return
 	}
 	conn, ok := s.track(raw)
 	if !ok {
 		<-s.handshakes
-		s.refuse(raw, "too many connections")
+		leave()
+		s.refuse(raw, sshgate.LimitConnections, "too many connections")
 		return
 	}
+	conn.leave = leave
 	go func() { // track has counted it among the tasks
 		defer s.tasks.Done()
 		s.serveConn(conn)
 	}()
 }
 
-func (s *Server) refuse(raw net.Conn, reason string) {
-	s.log.Warn("connection refused", "client", raw.RemoteAddr().String(), "reason", reason)
+func (s *Server) refuse(raw net.Conn, limit sshgate.Limit, reason string) {
 	raw.Close()
+	s.noteRefusal(raw, limit, reason)
+}
+
+func (s *Server) noteRefusal(raw net.Conn, limit sshgate.Limit, reason string) {
+	if s.cfg.Limits != nil {
+		_ = s.cfg.Limits.Refuse(limit, sshgate.Identity{}, addrOf(raw), reason)
+	} else {
+		s.log.Warn("connection refused", "client", raw.RemoteAddr().String(), "reason", reason)
+	}
 }
 
 // serveConn does the handshake and passes the connection to whom it is for.
@@ -226,6 +248,9 @@ func (s *Server) serveConn(raw *tracked) {
 		if errors.As(err, &rejected) && s.cfg.Rejected != nil {
 			s.cfg.Rejected(raw.RemoteAddr(), rejected)
 		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.noteRefusal(raw, sshgate.LimitSlowHandshake, "the handshake was not over in time")
+		}
 		raw.Close()
 		return
 	}
@@ -238,6 +263,7 @@ func (s *Server) serveConn(raw *tracked) {
 		conn.Close()
 	default:
 		defer conn.Close()
+		raw.leave() // tunnels have limits of their own
 		if err := s.cfg.Tunnel(s.stop, conn); err != nil {
 			log.Info("tunnel ended", "err", err)
 		}

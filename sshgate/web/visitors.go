@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/sshgate"
 )
 
@@ -23,7 +22,7 @@ type visitor struct {
 	id     string
 	csrf   string // stands in the forms of the pages that it was given
 	code   string // of the machine that it is about
-	ticket *authflow.Ticket
+	ticket *signIn
 	since  sshgate.ConnectionID // names the sign-in in the log
 	told   sync.Once            // the sign-in's outcome is on record
 	end    *time.Timer
@@ -40,7 +39,7 @@ func newVisitors() *visitors { return &visitors{byID: make(map[string]*visitor)}
 
 // add lets somebody in who waits for the ticket's sign-in, nil when there are too
 // many. The visit ends by itself.
-func (s *visitors) add(ticket *authflow.Ticket, code string) *visitor {
+func (s *visitors) add(ticket *signIn, code string) *visitor {
 	v := &visitor{id: rand.Text(), csrf: rand.Text(), code: code, ticket: ticket, since: sshgate.NewConnectionID()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,7 +47,12 @@ func (s *visitors) add(ticket *authflow.Ticket, code string) *visitor {
 		return nil
 	}
 	s.byID[v.id] = v
-	v.end = time.AfterFunc(visitLength, func() { s.remove(v) })
+	v.end = time.AfterFunc(visitLength, func() {
+		if _, over, _ := v.signedIn(); !over {
+			ticket.failed()
+		}
+		s.remove(v)
+	})
 	return v
 }
 
