@@ -75,8 +75,8 @@ func TestFloodOfHalfOpenConnections(t *testing.T) {
 		t.Errorf("%d connections were served, want %d", n, most)
 	}
 	must(t, c.ssh("-b", "127.0.0.3", "gate", "true"))
-	if r := c.ssh("-b", "127.0.0.2", "gate", "true"); run1(t, r).code == 0 {
-		t.Error("the flooding address gets in")
+	if r := run1(t, c.ssh("-v", "-b", "127.0.0.2", "gate", "true")); r.code == 0 || !strings.Contains(r.stderr, "sshgate: too many connections from this address") {
+		t.Errorf("the flooding address: %+v", r)
 	}
 	s.newClient(t).signIn(alice) // somebody new
 	if got := s.refusals(t, "startups_per_address"); got != flood-most+1 {

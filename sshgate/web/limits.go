@@ -23,6 +23,9 @@ type AddressLimits interface {
 	Refuse(limit sshgate.Limit, id sshgate.Identity, addr netip.Addr, sentence string) *sshgate.Denied
 }
 
+// wrongCode is what a wrong code of a machine weighs: it is short enough to guess.
+const wrongCode = 5
+
 // ConnLimits bounds the connections of an address. *limits.Limits is one.
 type ConnLimits interface {
 	// TLS counts a connection in that is no tunnel; leave counts it out and may be

@@ -111,7 +111,7 @@ func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	machine, err := a.cfg.Enrolment.Find(r.PostFormValue("code"))
 	if err != nil {
-		a.cfg.Limits.Failure(addr, 1)
+		a.cfg.Limits.Failure(addr, wrongCode)
 		again(sentence(err), http.StatusNotFound)
 		return
 	}
