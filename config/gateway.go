@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -103,9 +104,29 @@ type SignIn struct {
 	Scopes []string
 	// GroupsClaim names the claim that holds the groups. Default groups.
 	GroupsClaim sshgate.ClaimPath
+	// Flow is how people sign in. Default FlowAuto.
+	Flow SignInFlow
+	// ConfirmCode has the terminal answer with a number that the page shows. It
+	// needs FlowWeb.
+	ConfirmCode bool
+	// SameNetwork refuses browsers that are in another network than the client. It
+	// needs FlowWeb.
+	SameNetwork bool
+	// Networks count as one network together, for SameNetwork.
+	Networks []netip.Prefix
 	// MaxPending limits the sign-ins that wait at once. Default 1000.
 	MaxPending int
 }
+
+// SignInFlow is a way for people to sign in.
+type SignInFlow string
+
+// The ways for people to sign in.
+const (
+	FlowAuto   SignInFlow = ""       // FlowDevice where the provider has it, else FlowWeb
+	FlowDevice SignInFlow = "device" // at the provider alone, RFC 8628
+	FlowWeb    SignInFlow = "web"    // on the gateway's page and at the provider
+)
 
 // OriginAuth is a way of signing in at an origin.
 type OriginAuth string
@@ -296,6 +317,10 @@ func (s *SignIn) decode(c cursor) {
 		"client_secret_env":  noted(&fromEnv, secretFromEnv(&s.ClientSecret)),
 		"scopes":             list(&s.Scopes, scope),
 		"groups_claim":       parsed(&s.GroupsClaim, sshgate.ParseClaimPath, ""),
+		"flow":               parsed(&s.Flow, signInFlow, ""),
+		"confirm_code":       parsed(&s.ConfirmCode, boolean, ""),
+		"same_network":       parsed(&s.SameNetwork, boolean, ""),
+		"networks":           list(&s.Networks, func(dst *netip.Prefix) func(cursor) { return parsed(dst, addressRange, "") }),
 		"max_pending":        integer(&s.MaxPending, 1, 100_000),
 	}, required{
 		"issuer":    "expected the provider's URL, as in https://accounts.example.com",
@@ -305,6 +330,25 @@ func (s *SignIn) decode(c cursor) {
 		c.problem("has both client_secret_file and client_secret_env; keep one")
 	}
 	s.Scopes = withOpenID(s.Scopes)
+	s.checkFlow(c)
+}
+
+// checkFlow refuses protections that the flow would leave out.
+func (s *SignIn) checkFlow(c cursor) {
+	if (s.ConfirmCode || s.SameNetwork) && s.Flow != FlowWeb && !c.doc.reported(c.path+".flow") {
+		c.problem("confirm_code and same_network need flow: web; the device flow has no page of the gateway's")
+	}
+	if len(s.Networks) > 0 && !s.SameNetwork && !c.doc.reported(c.path+".same_network") {
+		c.problem("networks has no meaning without same_network: true")
+	}
+}
+
+func signInFlow(s string) (SignInFlow, error) {
+	switch flow := SignInFlow(s); flow {
+	case FlowDevice, FlowWeb:
+		return flow, nil
+	}
+	return "", fmt.Errorf("%s is not a way to sign in; expected device or web", quote(s))
 }
 
 // withOpenID puts openid first and drops repetitions.

@@ -43,6 +43,7 @@ type gatewayd struct {
 	events  *audit.Log
 	metrics *web.Metrics
 	oidc    *authflow.OIDC
+	web     *authflow.Web // nil: the device flow alone
 	pending *authflow.Pending
 	tokens  *authflow.Tokens
 	hub     *connector.Hub
@@ -111,9 +112,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("sign_in: %w", err)
 	}
-	g.pending = authflow.NewPending(func(ctx context.Context) (authflow.Login, error) {
-		return g.oidc.StartDevice(ctx)
-	}, g.cfg.SignIn.MaxPending)
+	g.pending = authflow.NewPending(g.startSignIn(), g.cfg.SignIn.MaxPending)
 
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
 
@@ -138,6 +137,22 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	}
 	g.tls, err = g.newTLS()
 	return err
+}
+
+// startSignIn returns what begins a sign-in, by the flow of the configuration.
+func (g *gatewayd) startSignIn() func(context.Context, authflow.Asker) (authflow.Login, error) {
+	if g.cfg.SignIn.Flow == config.FlowDevice {
+		return func(ctx context.Context, _ authflow.Asker) (authflow.Login, error) { return g.oidc.StartDevice(ctx) }
+	}
+	g.web = authflow.NewWeb(authflow.WebConfig{
+		OIDC: g.oidc, URL: webURL(g.cfg), Always: g.cfg.SignIn.Flow == config.FlowWeb, ConfirmCode: g.cfg.SignIn.ConfirmCode,
+	})
+	return g.web.Start
+}
+
+// webURL is where browsers and helpers reach the TLS port.
+func webURL(cfg *config.Gateway) string {
+	return "https://" + strings.TrimSuffix(cfg.Tunnel.Advertise, ":443")
 }
 
 func (g *gatewayd) newSSH() (*gateway.Server, error) {
@@ -175,7 +190,7 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 	}
 	cfg := web.APIConfig{
 		Hostname: g.cfg.Hostname,
-		URL:      "https://" + strings.TrimSuffix(g.cfg.Tunnel.Advertise, ":443"),
+		URL:      webURL(g.cfg),
 		SSH:      g.cfg.SSH.Advertise,
 		Version:  programVersion(),
 		Policy:   g.cfg.Policy,
@@ -189,6 +204,10 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 		Log:      g.log,
 
 		Enrolment: g.desk, CheckConnector: g.checkConnector,
+		SameNetwork: g.cfg.SignIn.SameNetwork, Networks: g.cfg.SignIn.Networks,
+	}
+	if g.web != nil {
+		cfg.Web = g.web
 	}
 	for _, key := range g.hostKeys {
 		cfg.HostKeys = append(cfg.HostKeys, key.PublicKey())

@@ -231,8 +231,9 @@ func (c *conn) admit(g *grant) *gossh.Permissions {
 }
 
 // signIn is keyboard-interactive authentication: it shows where to sign in and
-// waits until somebody has. It asks no question, because a client without a
-// terminal would answer at once, and no answer is ever taken for an approval.
+// waits until somebody has. It asks no question before that, because a client without
+// a terminal would answer at once, and no answer is ever taken for an approval: the
+// number of a page, where it is asked for, comes on top of one.
 func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteractiveChallenge) (*gossh.Permissions, error) {
 	if c.auth.over {
 		return nil, errSignInOver
@@ -255,7 +256,9 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	if err != nil {
 		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error()}
 	}
-	ticket, err := c.srv.cfg.SignIns.Join(c.ctx, c.auth.proven)
+	ticket, err := c.srv.cfg.SignIns.Join(c.ctx, c.auth.proven, authflow.Asker{
+		Connection: c.id, Address: c.addr, Client: string(meta.ClientVersion()), Key: c.auth.proven, Target: target,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -271,23 +274,8 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 		return nil, err
 	}
 
-	tick := time.NewTicker(keepaliveInterval)
-	defer tick.Stop()
-	late := time.NewTimer(c.srv.cfg.LoginTimeout - c.srv.cfg.LoginTimeout/50) // while there is time to say so
-	defer late.Stop()
-	for waiting := true; waiting; {
-		select {
-		case <-ticket.Done():
-			waiting = false
-		case <-tick.C:
-			if err := say(challenge, ""); err != nil {
-				return nil, err
-			}
-		case <-late.C:
-			return nil, &authflow.Failure{Code: authflow.CodeExpired, Sentence: "the sign-in was not completed in time"}
-		case <-c.ctx.Done():
-			return nil, context.Cause(c.ctx)
-		}
+	if err := c.await(challenge, ticket); err != nil {
+		return nil, err
 	}
 	identity, err := ticket.Result()
 	if err != nil {
@@ -296,6 +284,55 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	g := &grant{identity: identity, target: target, key: c.auth.proven}
 	c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key}.By(identity))
 	return g, say(challenge, c.welcomeText(g, c.remember(g)))
+}
+
+// await returns when the sign-in is over. It asks for the number of the page where
+// the sign-in wants that.
+func (c *conn) await(challenge gossh.KeyboardInteractiveChallenge, ticket *authflow.Ticket) error {
+	tick := time.NewTicker(keepaliveInterval)
+	defer tick.Stop()
+	late := time.NewTimer(c.srv.cfg.LoginTimeout - c.srv.cfg.LoginTimeout/50) // while there is time to say so
+	defer late.Stop()
+	asked := ticket.Asked()
+	for {
+		select {
+		case <-ticket.Done():
+			return nil
+		case <-asked:
+			asked = nil
+			if err := askNumber(challenge, ticket); err != nil {
+				return err
+			}
+		case <-tick.C:
+			if err := say(challenge, ""); err != nil {
+				return err
+			}
+		case <-late.C:
+			return &authflow.Failure{Code: authflow.CodeExpired, Sentence: "the sign-in was not completed in time"}
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		}
+	}
+}
+
+// askNumber has the user type the number that the page shows. A client without a
+// terminal answers with nothing at once, which is a wrong answer like any other.
+func askNumber(challenge gossh.KeyboardInteractiveChallenge, ticket *authflow.Ticket) error {
+	instruction := ""
+	for {
+		answers, err := challenge("", instruction, []string{"Number on the page: "}, []bool{true})
+		if err != nil {
+			return err
+		}
+		var text string
+		if len(answers) == 1 {
+			text = answers[0]
+		}
+		if ticket.Answer(text) == 0 {
+			return nil
+		}
+		instruction = "That is not the number.\n"
+	}
 }
 
 // remember binds the proven key to the sign-in, and says until when.
@@ -331,6 +368,9 @@ func signInText(target sshgate.Target, p authflow.Prompt) string {
 		fmt.Fprintf(&b, "\n    %s\n\nand check that the page shows this code:  %s\n", p.VerificationURIComplete, p.UserCode)
 	} else {
 		fmt.Fprintf(&b, "\n    %s\n\nand enter this code:  %s\n", p.VerificationURI, p.UserCode)
+	}
+	if p.Asks {
+		b.WriteString("\nThen type the number here that the page shows. Type it nowhere else.\n")
 	}
 	b.WriteString("\nWaiting for you ... (Ctrl-C gives up)\n")
 	return b.String()

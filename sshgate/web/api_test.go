@@ -184,7 +184,7 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 	must(b.store.PinHostKeys(t.Context(), "web1", []sshgate.HostKeyPin{pin}))
 	policy := func() *sshgate.Policy { return b.policy }
 	b.broker = must(endtoend.New(endtoend.Config{Policy: policy, Tunnel: b.service, HostPins: b.store, Events: b.events}))
-	pending := authflow.NewPending(func(context.Context) (authflow.Login, error) { return waiting{b}, nil }, 10)
+	pending := authflow.NewPending(func(context.Context, authflow.Asker) (authflow.Login, error) { return waiting{b}, nil }, 10)
 	b.api = must(web.NewAPI(web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
 		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: exchanges{}, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
