@@ -159,8 +159,9 @@ func benchPolicy() *sshgate.Policy {
 	}}
 }
 
-// newAPI starts a gateway whose service is served by serve.
-func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
+// newAPI starts a gateway whose service is served by serve. change may alter the
+// configuration first, when b.addr is known.
+func newAPI(t *testing.T, serve func(*net.TCPConn), change ...func(*bench, *web.APIConfig)) *bench {
 	t.Helper()
 	b := &bench{t: t, events: audit.NewRecorder(1000), logins: make(chan result), policy: benchPolicy()}
 	b.store = must(store.OpenSQLite(t.Context(), t.TempDir()+"/db", nil))
@@ -185,7 +186,8 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 	policy := func() *sshgate.Policy { return b.policy }
 	b.broker = must(endtoend.New(endtoend.Config{Policy: policy, Tunnel: b.service, HostPins: b.store, Events: b.events}))
 	pending := authflow.NewPending(func(context.Context, authflow.Asker) (authflow.Login, error) { return waiting{b}, nil }, 10)
-	b.api = must(web.NewAPI(web.APIConfig{
+	b.port = start(t, web.ServerConfig{HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.api.ServeHTTP(w, r) })})
+	cfg := web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
 		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: exchanges{}, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
 		Origins: func() []connector.OriginStatus {
@@ -195,8 +197,11 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 				{Origin: "secret", Port: 22, Connectors: []string{"c"}},
 			}
 		},
-	}))
-	b.port = start(t, web.ServerConfig{HTTP: b.api})
+	}
+	for _, f := range change {
+		f(b, &cfg)
+	}
+	b.api = must(web.NewAPI(cfg))
 	t.Cleanup(func() {
 		b.api.Close()
 		b.service.Close()
