@@ -104,6 +104,10 @@ sign_in:
   scopes: [groups, email, groups]
   groups_claim: https://example.com/groups
   max_pending: 5
+  flow: web
+  confirm_code: true
+  same_network: true
+  networks: ["2001:db8:1::/48", 198.51.100.7]
 origins:
   - {name: "*", auth: agent}
   - {name: "*.lab.example.com", certificate_ttl: 2m}
@@ -131,7 +135,8 @@ policy:
 	}
 	s := got.SignIn
 	if s.Issuer != "http://127.0.0.1:5556/dex" || s.ClientID != "12345" || s.ClientSecret.Reveal() != "hunter2" ||
-		fmt.Sprint(s.Scopes) != "[openid groups email]" || s.GroupsClaim != "https://example.com/groups" || s.MaxPending != 5 {
+		fmt.Sprint(s.Scopes) != "[openid groups email]" || s.GroupsClaim != "https://example.com/groups" || s.MaxPending != 5 ||
+		s.Flow != config.FlowWeb || !s.ConfirmCode || !s.SameNetwork || fmt.Sprint(s.Networks) != "[2001:db8:1::/48 198.51.100.7/32]" {
 		t.Errorf("sign_in: %+v", s)
 	}
 	if d := got.Policy().SessionDuration; d != 30*24*time.Hour {
@@ -368,7 +373,7 @@ func TestExamplesShowDefaults(t *testing.T) {
 	}
 	path := filepath.Join(dir, "example.yaml")
 	// Those that stand for a choice rather than a default.
-	choices := []string{"certificate_file:", "key_file:", "client_secret_env:"}
+	choices := []string{"certificate_file:", "key_file:", "client_secret_env:", "flow:", "networks:"}
 	uncomment := func(example string) []byte {
 		var lines []string
 		for line := range strings.Lines(example) {
