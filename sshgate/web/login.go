@@ -286,7 +286,7 @@ func (a *API) decide(v *visit, decision string, browser netip.Addr) {
 		event.Detail, event.Allowed = "confirmed", true
 		v.number, err = v.login.Confirm(v.id)
 	case (decision == "no" || decision == "report") && (v.outcome == "" || v.number != ""):
-		event.Detail = "denied"
+		event.Detail, event.Allowed = "denied", true // they may; what it means stands in the detail
 		if decision == "report" {
 			event.Kind, event.Detail = sshgate.EventLoginReport, "denied, and reported as suspicious: client "+v.login.Asker.ClientText()+" at "+v.login.Asker.Address.String()
 		}
