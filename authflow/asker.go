@@ -2,6 +2,7 @@ package authflow
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/sshgate/sshgate/sshgate"
 )
@@ -24,5 +25,7 @@ type Asker struct {
 
 const maxClient = 80 // bytes of Asker.Client that are shown
 
-// ClientText is Client as it can be shown.
-func (a Asker) ClientText() string { return printable(a.Client, maxClient) }
+// ClientText is Client as it can be shown, without the version of the SSH protocol.
+func (a Asker) ClientText() string {
+	return printable(strings.TrimPrefix(a.Client, "SSH-2.0-"), maxClient)
+}

@@ -1,10 +1,14 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/mail"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sshgate/sshgate/sshgate"
@@ -70,9 +74,22 @@ type Tunnel struct {
 	// by default: then the gateway's own CA signs a certificate for Hostname.
 	CertificateFile string
 	KeyFile         string
+	// ACME has a certificate authority issue the certificate; nil by default.
+	ACME *ACME
 	// MaxTunnels limits the connections of connectors, of which each has two by
 	// default. Default 16384.
 	MaxTunnels int
+}
+
+// ACME is a certificate authority that issues certificates by itself (RFC 8555).
+type ACME struct {
+	// Email is where the authority may write to. Empty by default.
+	Email string
+	// Directory is the authority's URL. Default that of Let's Encrypt.
+	Directory string
+	// CAFile is a PEM file, absolute here, with the roots by which the authority's own
+	// server is trusted. Empty by default: the system's.
+	CAFile string
 }
 
 // Metrics is the port for monitoring: /healthz, /readyz and /metrics.
@@ -218,6 +235,7 @@ func (g *Gateway) decode(c cursor) {
 		"policy":   "without one nobody reaches anything",
 	})
 	g.checkListeners(c)
+	g.checkACME(c)
 	checkNames(c, g.Origins, func(o Origin) sshgate.HostPattern { return o.Name })
 	g.checkWorkloads(c)
 	g.checkWorkloadSelectors(c)
@@ -284,11 +302,50 @@ func (t *Tunnel) decode(c cursor) {
 		"advertise":        parsed(&t.Advertise, dialAddress("443"), "expected HOST:PORT, as in gate.example.com:443"),
 		"certificate_file": noted(&hasCertificate, publicFile(&t.CertificateFile)),
 		"key_file":         noted(&hasKey, secretFile(&t.KeyFile)),
+		"acme":             t.decodeACME,
 		"max_tunnels":      integer(&t.MaxTunnels, 1, 1_000_000),
 	}, nil)
+	if t.ACME != nil && (hasCertificate || hasKey) {
+		c.problem("has both acme and certificate_file or key_file; keep one")
+		return
+	}
 	if hasCertificate != hasKey {
 		c.problem("has only one of certificate_file and key_file; set both, or none to have the gateway's own CA sign a certificate")
 	}
+}
+
+func (t *Tunnel) decodeACME(c cursor) {
+	t.ACME = &ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"}
+	c.object(schema{
+		"email":     parsed(&t.ACME.Email, mailAddress, "expected an address, as in ops@example.com"),
+		"directory": parsed(&t.ACME.Directory, directoryURL, "expected an https URL, as in https://ca.example.com/acme/directory"),
+		"ca_file":   publicFile(&t.ACME.CAFile),
+	}, nil)
+}
+
+// checkACME refuses a hostname that no authority signs.
+func (g *Gateway) checkACME(c cursor) {
+	if g.Tunnel.ACME == nil || c.doc.reported("hostname") {
+		return
+	}
+	if _, err := netip.ParseAddr(g.Hostname); err == nil || !strings.Contains(g.Hostname, ".") {
+		c.doc.problemAt("tunnel.acme", "needs a hostname that is a full DNS name; "+quote(g.Hostname)+" is none")
+	}
+}
+
+func mailAddress(s string) (string, error) {
+	if addr, err := mail.ParseAddress(s); err != nil || addr.Address != s {
+		return "", fmt.Errorf("%s is not an e-mail address", quote(s))
+	}
+	return s, nil
+}
+
+func directoryURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "https" || u.User != nil {
+		return "", errors.New("is not an https URL")
+	}
+	return s, nil
 }
 
 // noted sets the flag when the key is there, whether or not its value decodes.

@@ -373,7 +373,7 @@ func TestExamplesShowDefaults(t *testing.T) {
 	}
 	path := filepath.Join(dir, "example.yaml")
 	// Those that stand for a choice rather than a default.
-	choices := []string{"certificate_file:", "key_file:", "client_secret_env:", "flow:", "networks:"}
+	choices := []string{"certificate_file:", "key_file:", "client_secret_env:", "flow:", "networks:", "acme:"}
 	uncomment := func(example string) []byte {
 		var lines []string
 		for line := range strings.Lines(example) {

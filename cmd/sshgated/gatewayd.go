@@ -53,6 +53,8 @@ type gatewayd struct {
 	api     *web.API
 	tls     *web.Server
 
+	certificates certificates // nil: the gateway's own authority signs one
+
 	sshListener, tunnelListener, metricsListener net.Listener
 }
 
@@ -98,6 +100,12 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		Connections:   func() int { return g.ssh.Stats().Connections },
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
+		CertificateFailures: func() uint64 {
+			if g.certificates == nil {
+				return 0
+			}
+			return g.certificates.Failures()
+		},
 	}})
 	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
 
@@ -268,12 +276,14 @@ func originAuth(cfg *config.Gateway) (func(sshgate.OriginName) gateway.OriginAut
 }
 
 func (g *gatewayd) newTLS() (*web.Server, error) {
-	pair, err := tunnelCertificate(g.cfg)
-	if err != nil {
+	var err error
+	if g.certificates, err = g.openCertificates(); err != nil {
 		return nil, err
 	}
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair, nil }
-	if pair == nil {
+	var certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	if g.certificates != nil {
+		certificate = g.certificates.Get
+	} else {
 		certificate = g.ownCertificate()
 		if _, err := certificate(nil); err != nil { // better now than at the first connection
 			return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
@@ -284,23 +294,11 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		Tunnel:   g.hub.Serve,
 		Rejected: g.certificateRejected,
 		HTTP:     g.api,
+		ACME:     g.cfg.Tunnel.ACME != nil,
 		// Tunnels alone, as many as there may be, leave room for helpers.
 		MaxConns: max(web.DefaultMaxConns, 2*g.cfg.Tunnel.MaxTunnels),
 		Log:      g.log,
 	})
-}
-
-// tunnelCertificate reads the certificate that the configuration names, nil
-// where it names none.
-func tunnelCertificate(cfg *config.Gateway) (*tls.Certificate, error) {
-	if cfg.Tunnel.CertificateFile == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(cfg.Tunnel.CertificateFile, cfg.Tunnel.KeyFile)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("tunnel: the gateway's certificate: %w", err)}
-	}
-	return &pair, nil
 }
 
 // ownCertificate is what the gateway's own authority signs for its hostname, and
@@ -360,6 +358,9 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 	}
 	parts.Go(func() { g.cleanUp(lasting) })
 	parts.Go(func() { g.watchRevocations(lasting) })
+	if g.certificates != nil {
+		parts.Go(func() { g.certificates.Run(lasting) })
+	}
 
 	<-serving.Done()
 	stopping()

@@ -208,7 +208,7 @@ func TestLoginConfirmed(t *testing.T) {
 		}
 	}
 	page := v.review(address, "alice@example.com")
-	for _, want := range []string{"alice@example.com", "127.0.0.77", "not this browser's", "deploy+web1", "SHA256:theKey", "SSH-2.0-OpenSSH_9.2<b>", ticket.Prompt().UserCode} {
+	for _, want := range []string{"alice@example.com", "127.0.0.77", "not this browser's", "deploy+web1", "SHA256:theKey", "OpenSSH_9.2<b>", ticket.Prompt().UserCode} {
 		wantPage(t, page, 200, want)
 	}
 	wantWaiting(t, ticket)

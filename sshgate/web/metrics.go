@@ -22,6 +22,9 @@ type Gauges struct {
 	Connections   func() int    // SSH clients
 	PendingLogins func() int    // sign-ins that wait for somebody
 	AuditFailures func() uint64 // audit events lost since the start
+	// CertificateFailures is how often the TLS port's certificate could not be read
+	// anew, or be had.
+	CertificateFailures func() uint64
 }
 
 // MetricsConfig is what NewMetrics needs.
@@ -39,6 +42,7 @@ type Metrics struct {
 	log      *slog.Logger
 
 	loginsStarted   prometheus.Counter
+	loginsReported  prometheus.Counter
 	logins          *prometheus.CounterVec
 	decisions       *prometheus.CounterVec
 	hostKeys        *prometheus.CounterVec
@@ -62,6 +66,8 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		log:      cfg.Log,
 		loginsStarted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sshgate_logins_started_total", Help: "Sign-ins that were offered to clients."}),
+		loginsReported: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sshgate_logins_reported_total", Help: "Sign-ins of which somebody said that they are not theirs."}),
 		logins: counter("sshgate_logins_total",
 			"Clients that authenticated or failed to, by result: success (a sign-in), key (one remembered by its key) or failure.", "result"),
 		decisions: counter("sshgate_decisions_total",
@@ -80,7 +86,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		}),
 	}
 	m.registry.MustRegister(
-		m.loginsStarted, m.logins, m.decisions, m.hostKeys,
+		m.loginsStarted, m.loginsReported, m.logins, m.decisions, m.hostKeys,
 		m.sessionsActive, m.sessions, m.sessionBytes, m.sessionDuration,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -121,6 +127,11 @@ func (m *Metrics) registerGauges(g Gauges) {
 			prometheus.CounterOpts{Name: "sshgate_audit_failures_total", Help: "Audit events that a sink did not get."},
 			func() float64 { return float64(g.AuditFailures()) }))
 	}
+	if g.CertificateFailures != nil {
+		m.registry.MustRegister(prometheus.NewCounterFunc(
+			prometheus.CounterOpts{Name: "sshgate_certificate_failures_total", Help: "Times that the TLS port's certificate could not be read anew, or be had from its authority."},
+			func() float64 { return float64(g.CertificateFailures()) }))
+	}
 }
 
 // Write counts the event. It never fails.
@@ -134,6 +145,8 @@ func (m *Metrics) Write(e sshgate.Event) error {
 		m.logins.WithLabelValues("key").Inc()
 	case sshgate.EventLoginFailure:
 		m.logins.WithLabelValues("failure").Inc()
+	case sshgate.EventLoginReport:
+		m.loginsReported.Inc()
 	case sshgate.EventDecision:
 		m.decisions.WithLabelValues(strconv.FormatBool(e.Allowed), channelLabel(e.Channel)).Inc()
 	case sshgate.EventHostKey:
