@@ -119,6 +119,12 @@ F:5:15: ssh.listen: takes the same port as tunnel.listen (:443); give it another
 F:6:19: metrics.listen: takes the same port as ssh.listen (127.0.0.1:443); give it another
 F:6:19: metrics.listen: takes the same port as tunnel.listen (:443); give it another`},
 
+		{"ACME and files", head + "policy: {applications: []}\ntunnel: {acme: {}, certificate_file: good.crt, key_file: good.key}\n", `F:5:9: tunnel: has both acme and certificate_file or key_file; keep one`},
+		{"bad ACME", head + "policy: {applications: []}\ntunnel:\n  acme:\n    email: Ops <ops@example.com>\n    directory: http://ca.example.com\n    ca_file: none\n", `
+F:7:12: tunnel.acme.email: "Ops <ops@example.com>" is not an e-mail address; expected an address, as in ops@example.com
+F:8:16: tunnel.acme.directory: is not an https URL; expected an https URL, as in https://ca.example.com/acme/directory
+F:9:14: tunnel.acme.ca_file: there is no file DIR/none`},
+		{"ACME for an address", strings.Replace(head, "gate.example.com", "192.0.2.1", 1) + "policy: {applications: []}\ntunnel: {acme: {}}\n", `F:5:16: tunnel.acme: needs a hostname that is a full DNS name; "192.0.2.1" is none`},
 		{"half a certificate", head + "policy: {applications: []}\ntunnel:\n  certificate_file: good.crt\n", `F:6:3: tunnel: has only one of certificate_file and key_file; set both, or none to have the gateway's own CA sign a certificate`},
 		{"files", head + "policy: {applications: []}\ntunnel: {certificate_file: none.crt, key_file: open.key}\norigins:\n  - {name: a, auth: key, key_file: group.key}\n  - {name: b, auth: key, key_file: dir}\n", `
 F:5:28: tunnel.certificate_file: there is no file DIR/none.crt

@@ -422,6 +422,20 @@ func TestExamplesShowDefaults(t *testing.T) {
 	}
 }
 
+func TestACME(t *testing.T) {
+	dir := t.TempDir()
+	ca := write(t, dir, "ca.crt", "x", 0o644)
+	for text, want := range map[string]config.ACME{
+		"{}": {Directory: "https://acme-v02.api.letsencrypt.org/directory"},
+		`{email: ops@example.com, directory: "https://ca.example.com/dir", ca_file: ca.crt}`: {Email: "ops@example.com", Directory: "https://ca.example.com/dir", CAFile: ca},
+	} {
+		got, err := config.LoadGateway(write(t, dir, "gateway.yaml", smallestGateway+"\ntunnel: {acme: "+text+"}\n", 0o644), nil)
+		if err != nil || got.Tunnel.ACME == nil || *got.Tunnel.ACME != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+}
+
 func TestSecretDoesNotPrint(t *testing.T) {
 	gateway, err := config.ParseGateway([]byte(strings.Replace(smallestGateway, "client_id", "client_secret_env: S, client_id", 1)),
 		"gateway.yaml", func(string) string { return "hunter2" })

@@ -100,11 +100,14 @@ func (a *API) loginSignIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l := a.loginOf(w, r, r.PathValue("code"))
-	if l == nil || !a.isNear(w, r, l) {
+	if l == nil {
 		return
 	}
 	if !a.signIns.take(remoteAddr(r)) {
 		a.render(w, page{Step: "login", Title: titleLogin, Code: l.Code, Error: tooManyTries, status: http.StatusTooManyRequests})
+		return
+	}
+	if !a.isNear(w, r, l) {
 		return
 	}
 	if problem, status := a.toProvider(w, r, &visit{code: l.Code, login: l}, l.Asker.Demands); problem != "" {
@@ -138,7 +141,7 @@ func (a *API) callback(w http.ResponseWriter, r *http.Request) {
 	answer := r.URL.Query()
 	v, known := a.visits.back(r, answer.Get("state"))
 	if v == nil {
-		if known {
+		if known && a.wrong.take(remoteAddr(r)) { // the record is nothing for anybody to fill
 			a.cfg.Events.Record(sshgate.Event{
 				Time: a.cfg.Now(), Kind: sshgate.EventLoginPage, ClientAddr: remoteAddr(r), Reason: "an answer of the provider came from a browser that had not begun the sign-in",
 			})
