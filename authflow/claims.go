@@ -2,6 +2,7 @@ package authflow
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,9 +28,15 @@ const (
 	maxSkew    = time.Minute   // how far ahead of ours the provider's clock may be
 )
 
+// expected is what an ID token must have because the gateway asked for it.
+type expected struct {
+	nonce  string        // "" where none was sent
+	maxAge time.Duration // 0 where none was asked for
+}
+
 // identify turns the token endpoint's success (RFC 6749 section 5.1, OpenID
 // Connect Core 1.0 section 3.1.3.3) into an identity.
-func (o *OIDC) identify(ctx context.Context, verifier *oidc.IDTokenVerifier, body []byte) (sshgate.Identity, error) {
+func (o *OIDC) identify(ctx context.Context, verifier *oidc.IDTokenVerifier, body []byte, want expected) (sshgate.Identity, error) {
 	var got struct {
 		AccessToken string `json:"access_token"`
 		IDToken     string `json:"id_token"`
@@ -50,7 +57,7 @@ func (o *OIDC) identify(ctx context.Context, verifier *oidc.IDTokenVerifier, bod
 	if err != nil {
 		return sshgate.Identity{}, fail(CodeInvalidToken, fmt.Errorf("verify the ID token: %s", printable(err.Error(), maxQuote)))
 	}
-	id, err := o.identity(token, got.AccessToken)
+	id, err := o.identity(token, got.AccessToken, want)
 	if err != nil {
 		if failure, ok := errors.AsType[*Failure](err); ok {
 			return sshgate.Identity{}, failure
@@ -62,7 +69,7 @@ func (o *OIDC) identify(ctx context.Context, verifier *oidc.IDTokenVerifier, bod
 
 // identity makes the checks of OpenID Connect Core 1.0 section 3.1.3.7 that
 // go-oidc leaves to its caller; it did issuer, audience, expiry and signature.
-func (o *OIDC) identity(token *oidc.IDToken, accessToken string) (sshgate.Identity, error) {
+func (o *OIDC) identity(token *oidc.IDToken, accessToken string, want expected) (sshgate.Identity, error) {
 	var raw json.RawMessage
 	if err := token.Claims(&raw); err != nil {
 		return sshgate.Identity{}, err
@@ -73,6 +80,9 @@ func (o *OIDC) identity(token *oidc.IDToken, accessToken string) (sshgate.Identi
 	}
 	now := o.cfg.Now()
 	if err := checkToken(token, claims, o.cfg.ClientID, now); err != nil {
+		return sshgate.Identity{}, err
+	}
+	if err := want.check(token, claims, now); err != nil {
 		return sshgate.Identity{}, err
 	}
 	if token.AccessTokenHash != "" {
@@ -93,10 +103,28 @@ func (o *OIDC) identity(token *oidc.IDToken, accessToken string) (sshgate.Identi
 	return id, nil
 }
 
+// check compares the token with what was asked for.
+func (want expected) check(token *oidc.IDToken, claims map[string]any, now time.Time) error {
+	if want.nonce != "" && subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(want.nonce)) != 1 {
+		return errors.New("the nonce is that of another sign-in")
+	}
+	if want.maxAge == 0 {
+		return nil
+	}
+	at, ok := claims["auth_time"].(float64)
+	if !ok {
+		return errors.New("max_age was asked for, and it has no auth_time")
+	}
+	if age := now.Sub(time.Unix(int64(at), 0)); age > want.maxAge+maxSkew {
+		return fmt.Errorf("the person's sign-in is %s old, more than the %s that was asked for", age.Round(time.Second), want.maxAge)
+	}
+	return nil
+}
+
 // protocolClaims are those that go-oidc and this package decide by. Go's JSON
 // decoder matches struct fields without regard to case, so a claim "Sub" that a
 // person may set at the provider would pass for "sub".
-var protocolClaims = []string{"iss", "sub", "aud", "exp", "iat", "nbf", "azp", "nonce", "at_hash", "_claim_names", "_claim_sources"}
+var protocolClaims = []string{"iss", "sub", "aud", "exp", "iat", "nbf", "azp", "nonce", "auth_time", "at_hash", "_claim_names", "_claim_sources"}
 
 // parseClaims reads an ID token's claims, within bounds.
 func parseClaims(raw []byte) (map[string]any, error) {

@@ -34,6 +34,9 @@ type Prompt struct {
 	VerificationURIComplete string
 	// ExpiresAt is when the sign-in ends unless it was completed.
 	ExpiresAt time.Time
+	// Asks says that the page will show a number to type in where the prompt is
+	// shown; see Ticket.Asked.
+	Asks bool
 }
 
 // DeviceLogin is a device login in progress (RFC 8628). Show what it says, then

@@ -45,6 +45,8 @@ type discovery struct {
 // endpoints is what the gateway takes from the provider's metadata.
 type endpoints struct {
 	deviceAuth string // empty: the provider has no device flow
+	authorize  string // empty: it has no authorization code flow
+	namesSelf  bool   // it puts iss into its answers, RFC 9207
 	token      string
 	auth       clientAuth
 	verifier   *oidc.IDTokenVerifier
@@ -120,11 +122,13 @@ func (d *discovery) fetch(ctx context.Context) (*endpoints, error) {
 	return d.endpoints(provider, meta)
 }
 
-// metadata holds the fields of OpenID Connect Discovery 1.0 section 3 and RFC
-// 8628 section 4 that are used here.
+// metadata holds the fields of OpenID Connect Discovery 1.0 section 3, RFC 8628
+// section 4 and RFC 9207 section 3 that are used here.
 type metadata struct {
 	Token       string   `json:"token_endpoint"`
 	DeviceAuth  string   `json:"device_authorization_endpoint"`
+	Authorize   string   `json:"authorization_endpoint"`
+	NamesSelf   bool     `json:"authorization_response_iss_parameter_supported"`
 	Keys        string   `json:"jwks_uri"`
 	AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
 	Algorithms  []string `json:"id_token_signing_alg_values_supported"`
@@ -134,9 +138,11 @@ func (d *discovery) endpoints(provider *oidc.Provider, meta metadata) (*endpoint
 	for name, endpoint := range map[string]string{
 		"token_endpoint":                meta.Token,
 		"device_authorization_endpoint": meta.DeviceAuth,
+		"authorization_endpoint":        meta.Authorize,
 		"jwks_uri":                      meta.Keys,
 	} {
-		if endpoint == "" && (name == "device_authorization_endpoint" || d.keysOnly && name == "token_endpoint") {
+		optional := name != "jwks_uri" && (name != "token_endpoint" || d.keysOnly)
+		if endpoint == "" && optional {
 			continue
 		}
 		if err := d.checkEndpoint(endpoint); err != nil {
@@ -149,6 +155,8 @@ func (d *discovery) endpoints(provider *oidc.Provider, meta metadata) (*endpoint
 	}
 	return &endpoints{
 		deviceAuth: meta.DeviceAuth,
+		authorize:  meta.Authorize,
+		namesSelf:  meta.NamesSelf,
 		token:      meta.Token,
 		auth:       auth,
 		verifier: provider.Verifier(&oidc.Config{

@@ -4,15 +4,16 @@
 // Make an [OIDC] with [NewOIDC]; it does no network, so that a gateway starts
 // while its provider is down. [OIDC.StartDevice] begins a device login (RFC
 // 8628) and returns what to show; [DeviceLogin.Wait] polls until the provider
-// has an answer and checks the ID token. [Pending] lets connections that belong
+// has an answer and checks the ID token. [Web] signs people in by authorization
+// code instead, on pages that package web serves. [Pending] lets connections that belong
 // together share one login:
 //
 //	provider, err := authflow.NewOIDC(cfg)
-//	logins := authflow.NewPending(func(ctx context.Context) (authflow.Login, error) {
+//	logins := authflow.NewPending(func(ctx context.Context, _ authflow.Asker) (authflow.Login, error) {
 //		return provider.StartDevice(ctx)
 //	}, 1000)
 //	defer logins.Close()
-//	ticket, err := logins.Join(ctx, keyFingerprint)
+//	ticket, err := logins.Join(ctx, keyFingerprint, asker)
 //
 // [Tokens] issues access tokens and tells whom they and service tokens stand for;
 // [Workloads] takes a job's own ID token. The stores of tokens are the caller's.

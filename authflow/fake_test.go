@@ -70,6 +70,7 @@ func newFake(t *testing.T) *fake {
 			"issuer":                                issuer,
 			"token_endpoint":                        issuer + "/token",
 			"device_authorization_endpoint":         issuer + "/device_authorization",
+			"authorization_endpoint":                issuer + "/authorize",
 			"jwks_uri":                              issuer + "/keys",
 			"id_token_signing_alg_values_supported": []string{"none", "HS256", "ES256"},
 			"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic", "none"},

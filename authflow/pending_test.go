@@ -42,7 +42,7 @@ type logins struct {
 	started []*scripted
 }
 
-func (l *logins) start(ctx context.Context) (Login, error) {
+func (l *logins) start(ctx context.Context, _ Asker) (Login, error) {
 	login := &scripted{answer: make(chan error, 1)}
 	l.mu.Lock()
 	l.started = append(l.started, login)
@@ -60,7 +60,7 @@ func (l *logins) start(ctx context.Context) (Login, error) {
 
 func join(t *testing.T, p *Pending, key string) *Ticket {
 	t.Helper()
-	ticket, err := p.Join(t.Context(), key)
+	ticket, err := p.Join(t.Context(), key, Asker{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestPendingIsShared(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				ticket, err := p.Join(t.Context(), "key")
+				ticket, err := p.Join(t.Context(), "key", Asker{})
 				if err != nil {
 					t.Error(err)
 					return
@@ -168,7 +168,7 @@ func TestStarterGoesWhileItStarts(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		gone := make(chan error)
 		go func() {
-			_, err := p.Join(ctx, "key")
+			_, err := p.Join(ctx, "key", Asker{})
 			gone <- err
 		}()
 		synctest.Wait()
@@ -194,7 +194,7 @@ func TestAllGoWhileItStarts(t *testing.T) {
 		defer p.Close()
 		ctx, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		_, err := p.Join(ctx, "key")
+		_, err := p.Join(ctx, "key", Asker{})
 		wantFailure(t, err, CodeCancelled)
 		synctest.Wait()
 		l.delay = 0
@@ -210,7 +210,7 @@ func TestStartFailsForAll(t *testing.T) {
 		var all sync.WaitGroup
 		for range 5 {
 			all.Go(func() {
-				_, err := p.Join(t.Context(), "key")
+				_, err := p.Join(t.Context(), "key", Asker{})
 				if !errors.Is(err, errRefused) {
 					t.Errorf("got %v", err)
 				}
@@ -231,7 +231,7 @@ func TestPendingIsBounded(t *testing.T) {
 		p := NewPending(l.start, 2)
 		defer p.Close()
 		a, b := join(t, p, "a"), join(t, p, "")
-		_, err := p.Join(t.Context(), "c")
+		_, err := p.Join(t.Context(), "c", Asker{})
 		wantFailure(t, err, CodeTooMany)
 		join(t, p, "a").Leave() // sharing takes no room
 		b.Leave()
@@ -249,7 +249,7 @@ func TestPendingCloses(t *testing.T) {
 		l.delay = time.Hour
 		starting := make(chan error)
 		go func() {
-			_, err := p.Join(t.Context(), "other")
+			_, err := p.Join(t.Context(), "other", Asker{})
 			starting <- err
 		}()
 		synctest.Wait()
@@ -262,7 +262,7 @@ func TestPendingCloses(t *testing.T) {
 		<-ticket.Done()
 		_, err := ticket.Result()
 		wantFailure(t, err, CodeClosed)
-		_, err = p.Join(t.Context(), "key")
+		_, err = p.Join(t.Context(), "key", Asker{})
 		wantFailure(t, err, CodeClosed)
 		ticket.Leave()
 	})
@@ -280,7 +280,7 @@ func TestPendingUnderLoad(t *testing.T) {
 				time.Sleep(time.Duration(i%17) * time.Millisecond)
 				ctx, stop := context.WithTimeout(t.Context(), time.Duration(1+i%5)*time.Millisecond)
 				defer stop()
-				ticket, err := p.Join(ctx, string(rune('a'+i%3)))
+				ticket, err := p.Join(ctx, string(rune('a'+i%3)), Asker{})
 				if err != nil {
 					return
 				}
@@ -302,6 +302,6 @@ func ExampleNewPending() {
 	if err != nil {
 		panic(err)
 	}
-	logins := NewPending(func(ctx context.Context) (Login, error) { return provider.StartDevice(ctx) }, 1000)
+	logins := NewPending(func(ctx context.Context, _ Asker) (Login, error) { return provider.StartDevice(ctx) }, 1000)
 	defer logins.Close()
 }

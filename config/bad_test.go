@@ -119,6 +119,12 @@ F:5:15: ssh.listen: takes the same port as tunnel.listen (:443); give it another
 F:6:19: metrics.listen: takes the same port as ssh.listen (127.0.0.1:443); give it another
 F:6:19: metrics.listen: takes the same port as tunnel.listen (:443); give it another`},
 
+		{"ACME and files", head + "policy: {applications: []}\ntunnel: {acme: {}, certificate_file: good.crt, key_file: good.key}\n", `F:5:9: tunnel: has both acme and certificate_file or key_file; keep one`},
+		{"bad ACME", head + "policy: {applications: []}\ntunnel:\n  acme:\n    email: Ops <ops@example.com>\n    directory: http://ca.example.com\n    ca_file: none\n", `
+F:7:12: tunnel.acme.email: "Ops <ops@example.com>" is not an e-mail address; expected an address, as in ops@example.com
+F:8:16: tunnel.acme.directory: is not an https URL; expected an https URL, as in https://ca.example.com/acme/directory
+F:9:14: tunnel.acme.ca_file: there is no file DIR/none`},
+		{"ACME for an address", strings.Replace(head, "gate.example.com", "192.0.2.1", 1) + "policy: {applications: []}\ntunnel: {acme: {}}\n", `F:5:16: tunnel.acme: needs a hostname that is a full DNS name; "192.0.2.1" is none`},
 		{"half a certificate", head + "policy: {applications: []}\ntunnel:\n  certificate_file: good.crt\n", `F:6:3: tunnel: has only one of certificate_file and key_file; set both, or none to have the gateway's own CA sign a certificate`},
 		{"files", head + "policy: {applications: []}\ntunnel: {certificate_file: none.crt, key_file: open.key}\norigins:\n  - {name: a, auth: key, key_file: group.key}\n  - {name: b, auth: key, key_file: dir}\n", `
 F:5:28: tunnel.certificate_file: there is no file DIR/none.crt
@@ -256,6 +262,11 @@ F:4:9: sign_in.issuer: is missing; expected the provider's URL, as in https://ac
 		{"{issuer: \"https://me:hunter2@idp.example.com\", client_id: x}", `F:4:19: sign_in.issuer: the issuer's URL has a user name in it; expected an https URL, as in https://accounts.example.com`},
 		{"{issuer: \"https://me:hunter2@[idp\", client_id: x}", `F:4:19: sign_in.issuer: is not a URL; expected an https URL, as in https://accounts.example.com`},
 		{"{issuer: \"https://idp.example.com/?a=b\", client_id: x}", `F:4:19: sign_in.issuer: the issuer "https://idp.example.com/?a=b" has a query or a fragment; expected an https URL, as in https://accounts.example.com`},
+		{"{issuer: https://idp.example.com, client_id: x, flow: password}", `F:4:64: sign_in.flow: "password" is not a way to sign in; expected device or web`},
+		{"{issuer: https://idp.example.com, client_id: x, confirm_code: true}", `F:4:10: sign_in: confirm_code and same_network need flow: web; the device flow has no page of the gateway's`},
+		{"{issuer: https://idp.example.com, client_id: x, flow: device, same_network: true}", `F:4:10: sign_in: confirm_code and same_network need flow: web; the device flow has no page of the gateway's`},
+		{"{issuer: https://idp.example.com, client_id: x, flow: web, networks: [10.0.0.0/8]}", `F:4:10: sign_in: networks has no meaning without same_network: true`},
+		{"{issuer: https://idp.example.com, client_id: x, flow: web, same_network: true, networks: [10.0.0.1/8]}", `F:4:100: sign_in.networks[0]: "10.0.0.1/8" has bits outside its mask; did you mean 10.0.0.0/8?`},
 		{"{issuer: https://idp.example.com, client_id: \"\"}", `F:4:55: sign_in.client_id: "" is empty or has space around it`},
 		{"{issuer: https://idp.example.com, client_id: x, client_secret: hunter2}", `F:4:58: sign_in: unknown key "client_secret"; secrets do not belong in this file; name a file in client_secret_file or a variable in client_secret_env`},
 		{"{issuer: https://idp.example.com, client_id: x, client_secret_file: good.key, client_secret_env: SET}", `F:4:10: sign_in: has both client_secret_file and client_secret_env; keep one`},

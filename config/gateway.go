@@ -1,9 +1,14 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sshgate/sshgate/sshgate"
@@ -85,12 +90,25 @@ type Tunnel struct {
 	// by default: then the gateway's own CA signs a certificate for Hostname.
 	CertificateFile string
 	KeyFile         string
+	// ACME has a certificate authority issue the certificate; nil by default.
+	ACME *ACME
 	// MaxTunnels limits the connections of connectors, of which each has two by
 	// default. Default 16384.
 	MaxTunnels int
 	// MaxConnectionsPerAddress limits the connections of one address that are not
 	// a connector's. Default 1000.
 	MaxConnectionsPerAddress int
+}
+
+// ACME is a certificate authority that issues certificates by itself (RFC 8555).
+type ACME struct {
+	// Email is where the authority may write to. Empty by default.
+	Email string
+	// Directory is the authority's URL. Default that of Let's Encrypt.
+	Directory string
+	// CAFile is a PEM file, absolute here, with the roots by which the authority's own
+	// server is trusted. Empty by default: the system's.
+	CAFile string
 }
 
 // Metrics is the port for monitoring: /healthz, /readyz and /metrics.
@@ -122,11 +140,31 @@ type SignIn struct {
 	Scopes []string
 	// GroupsClaim names the claim that holds the groups. Default groups.
 	GroupsClaim sshgate.ClaimPath
+	// Flow is how people sign in. Default FlowAuto.
+	Flow SignInFlow
+	// ConfirmCode has the terminal answer with a number that the page shows. It
+	// needs FlowWeb.
+	ConfirmCode bool
+	// SameNetwork refuses browsers that are in another network than the client. It
+	// needs FlowWeb.
+	SameNetwork bool
+	// Networks count as one network together, for SameNetwork.
+	Networks []netip.Prefix
 	// MaxPending limits the sign-ins that wait at once. Default 1000.
 	MaxPending int
 	// MaxPendingPerAddress limits those of one address. Default 20.
 	MaxPendingPerAddress int
 }
+
+// SignInFlow is a way for people to sign in.
+type SignInFlow string
+
+// The ways for people to sign in.
+const (
+	FlowAuto   SignInFlow = ""       // FlowDevice where the provider has it, else FlowWeb
+	FlowDevice SignInFlow = "device" // at the provider alone, RFC 8628
+	FlowWeb    SignInFlow = "web"    // on the gateway's page and at the provider
+)
 
 // OriginAuth is a way of signing in at an origin.
 type OriginAuth string
@@ -235,6 +273,7 @@ func (g *Gateway) decode(c cursor) {
 		"policy":   "without one nobody reaches anything",
 	})
 	g.checkListeners(c)
+	g.checkACME(c)
 	checkNames(c, g.Origins, func(o Origin) sshgate.HostPattern { return o.Name })
 	g.checkWorkloads(c)
 	g.checkWorkloadSelectors(c)
@@ -308,13 +347,52 @@ func (t *Tunnel) decode(c cursor) {
 		"advertise":        parsed(&t.Advertise, dialAddress("443"), "expected HOST:PORT, as in gate.example.com:443"),
 		"certificate_file": noted(&hasCertificate, publicFile(&t.CertificateFile)),
 		"key_file":         noted(&hasKey, secretFile(&t.KeyFile)),
+		"acme":             t.decodeACME,
 		"max_tunnels":      integer(&t.MaxTunnels, 1, 1_000_000),
 
 		"max_connections_per_address": integer(&t.MaxConnectionsPerAddress, 1, 1_000_000),
 	}, nil)
+	if t.ACME != nil && (hasCertificate || hasKey) {
+		c.problem("has both acme and certificate_file or key_file; keep one")
+		return
+	}
 	if hasCertificate != hasKey {
 		c.problem("has only one of certificate_file and key_file; set both, or none to have the gateway's own CA sign a certificate")
 	}
+}
+
+func (t *Tunnel) decodeACME(c cursor) {
+	t.ACME = &ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory"}
+	c.object(schema{
+		"email":     parsed(&t.ACME.Email, mailAddress, "expected an address, as in ops@example.com"),
+		"directory": parsed(&t.ACME.Directory, directoryURL, "expected an https URL, as in https://ca.example.com/acme/directory"),
+		"ca_file":   publicFile(&t.ACME.CAFile),
+	}, nil)
+}
+
+// checkACME refuses a hostname that no authority signs.
+func (g *Gateway) checkACME(c cursor) {
+	if g.Tunnel.ACME == nil || c.doc.reported("hostname") {
+		return
+	}
+	if _, err := netip.ParseAddr(g.Hostname); err == nil || !strings.Contains(g.Hostname, ".") {
+		c.doc.problemAt("tunnel.acme", "needs a hostname that is a full DNS name; "+quote(g.Hostname)+" is none")
+	}
+}
+
+func mailAddress(s string) (string, error) {
+	if addr, err := mail.ParseAddress(s); err != nil || addr.Address != s {
+		return "", fmt.Errorf("%s is not an e-mail address", quote(s))
+	}
+	return s, nil
+}
+
+func directoryURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.Scheme != "https" || u.User != nil {
+		return "", errors.New("is not an https URL")
+	}
+	return s, nil
 }
 
 // noted sets the flag when the key is there, whether or not its value decodes.
@@ -343,6 +421,10 @@ func (s *SignIn) decode(c cursor) {
 		"client_secret_env":  noted(&fromEnv, secretFromEnv(&s.ClientSecret)),
 		"scopes":             list(&s.Scopes, scope),
 		"groups_claim":       parsed(&s.GroupsClaim, sshgate.ParseClaimPath, ""),
+		"flow":               parsed(&s.Flow, signInFlow, ""),
+		"confirm_code":       parsed(&s.ConfirmCode, boolean, ""),
+		"same_network":       parsed(&s.SameNetwork, boolean, ""),
+		"networks":           list(&s.Networks, func(dst *netip.Prefix) func(cursor) { return parsed(dst, addressRange, "") }),
 		"max_pending":        integer(&s.MaxPending, 1, 100_000),
 
 		"max_pending_per_address": integer(&s.MaxPendingPerAddress, 1, 100_000),
@@ -354,6 +436,25 @@ func (s *SignIn) decode(c cursor) {
 		c.problem("has both client_secret_file and client_secret_env; keep one")
 	}
 	s.Scopes = withOpenID(s.Scopes)
+	s.checkFlow(c)
+}
+
+// checkFlow refuses protections that the flow would leave out.
+func (s *SignIn) checkFlow(c cursor) {
+	if (s.ConfirmCode || s.SameNetwork) && s.Flow != FlowWeb && !c.doc.reported(c.path+".flow") {
+		c.problem("confirm_code and same_network need flow: web; the device flow has no page of the gateway's")
+	}
+	if len(s.Networks) > 0 && !s.SameNetwork && !c.doc.reported(c.path+".same_network") {
+		c.problem("networks has no meaning without same_network: true")
+	}
+}
+
+func signInFlow(s string) (SignInFlow, error) {
+	switch flow := SignInFlow(s); flow {
+	case FlowDevice, FlowWeb:
+		return flow, nil
+	}
+	return "", fmt.Errorf("%s is not a way to sign in; expected device or web", quote(s))
 }
 
 // withOpenID puts openid first and drops repetitions.

@@ -114,6 +114,10 @@ sign_in:
   groups_claim: https://example.com/groups
   max_pending: 5
   max_pending_per_address: 4
+  flow: web
+  confirm_code: true
+  same_network: true
+  networks: ["2001:db8:1::/48", 198.51.100.7]
 limits: {ipv4_prefix: 24, ipv6_prefix: 48, exempt: [10.0.0.1, "2001:db8::/32"], failures_per_address: 9/1m30s, sign_ins_per_address: 8/1h, sign_ins_per_identity: 7/5s}
 proxy_protocol: {ssh: 10.0.0.0/8, tunnel: ["::1", 127.0.0.1]}
 origins:
@@ -144,7 +148,8 @@ policy:
 	}
 	s := got.SignIn
 	if s.Issuer != "http://127.0.0.1:5556/dex" || s.ClientID != "12345" || s.ClientSecret.Reveal() != "hunter2" ||
-		fmt.Sprint(s.Scopes) != "[openid groups email]" || s.GroupsClaim != "https://example.com/groups" || s.MaxPending != 5 || s.MaxPendingPerAddress != 4 {
+		fmt.Sprint(s.Scopes) != "[openid groups email]" || s.GroupsClaim != "https://example.com/groups" || s.MaxPending != 5 || s.MaxPendingPerAddress != 4 ||
+		s.Flow != config.FlowWeb || !s.ConfirmCode || !s.SameNetwork || fmt.Sprint(s.Networks) != "[2001:db8:1::/48 198.51.100.7/32]" {
 		t.Errorf("sign_in: %+v", s)
 	}
 	if text := fmt.Sprint(got.Limits); text != "{24 48 [10.0.0.1/32 2001:db8::/32] 9/1m30s 8/1h0m0s 7/5s}" {
@@ -387,7 +392,7 @@ func TestExamplesShowDefaults(t *testing.T) {
 	}
 	path := filepath.Join(dir, "example.yaml")
 	// Those that stand for a choice rather than a default.
-	choices := []string{"certificate_file:", "key_file:", "client_secret_env:"}
+	choices := []string{"certificate_file:", "key_file:", "client_secret_env:", "flow:", "networks:", "acme:"}
 	uncomment := func(example string) []byte {
 		var lines []string
 		for line := range strings.Lines(example) {
@@ -433,6 +438,20 @@ func TestExamplesShowDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(kWithout, k); diff != "" {
 		t.Errorf("connector (-default +shown)\n%s", diff)
+	}
+}
+
+func TestACME(t *testing.T) {
+	dir := t.TempDir()
+	ca := write(t, dir, "ca.crt", "x", 0o644)
+	for text, want := range map[string]config.ACME{
+		"{}": {Directory: "https://acme-v02.api.letsencrypt.org/directory"},
+		`{email: ops@example.com, directory: "https://ca.example.com/dir", ca_file: ca.crt}`: {Email: "ops@example.com", Directory: "https://ca.example.com/dir", CAFile: ca},
+	} {
+		got, err := config.LoadGateway(write(t, dir, "gateway.yaml", smallestGateway+"\ntunnel: {acme: "+text+"}\n", 0o644), nil)
+		if err != nil || got.Tunnel.ACME == nil || *got.Tunnel.ACME != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
 	}
 }
 

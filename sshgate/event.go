@@ -14,6 +14,8 @@ const (
 	EventLoginSuccess EventKind = "login.success"  // somebody signed in
 	EventLoginKey     EventKind = "login.key"      // a key was proven that is bound to a sign-in
 	EventLoginFailure EventKind = "login.failure"  // a sign-in was denied, expired or left
+	EventLoginPage    EventKind = "login.page"     // somebody used, or may not use, the page of a sign-in
+	EventLoginReport  EventKind = "login.report"   // somebody says that a sign-in for them is not theirs
 	EventDecision     EventKind = "decision"       // the policy answered a request
 	EventSessionStart EventKind = "session.start"  // a channel to an origin opened
 	EventSessionEnd   EventKind = "session.end"    // that channel closed

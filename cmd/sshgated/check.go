@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,8 +75,16 @@ func checkKeys(cfg *config.Gateway) error {
 	if _, err := newWorkloads(cfg, nil); err != nil {
 		return err
 	}
-	_, err := tunnelCertificate(cfg)
-	return err
+	if _, err := acmeRoots(cfg); err != nil {
+		return err
+	}
+	if cfg.Tunnel.CertificateFile == "" {
+		return nil
+	}
+	if _, err := tls.LoadX509KeyPair(cfg.Tunnel.CertificateFile, cfg.Tunnel.KeyFile); err != nil {
+		return usageError{fmt.Errorf("tunnel: the gateway's certificate: %w", err)}
+	}
+	return nil
 }
 
 // checkJSON prints what was found; the exit code is that of the text form.

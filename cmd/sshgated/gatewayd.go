@@ -49,6 +49,7 @@ type gatewayd struct {
 	limits  *limits.Limits
 	metrics *web.Metrics
 	oidc    *authflow.OIDC
+	web     *authflow.Web // nil: the device flow alone
 	pending *authflow.Pending
 	tokens  *authflow.Tokens
 	live    *live.Register
@@ -58,6 +59,8 @@ type gatewayd struct {
 	helpers *endtoend.Broker // for connections of the TLS port
 	api     *web.API
 	tls     *web.Server
+
+	certificates certificates // nil: the gateway's own authority signs one
 
 	sshListener, tunnelListener, metricsListener net.Listener
 }
@@ -109,6 +112,12 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		Connections:   func() int { return g.ssh.Stats().Connections },
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
+		CertificateFailures: func() uint64 {
+			if g.certificates == nil {
+				return 0
+			}
+			return g.certificates.Failures()
+		},
 	})})
 	g.metrics.ConfigLoaded(time.Now(), false)
 	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
@@ -127,7 +136,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("sign_in: %w", err)
 	}
-	g.pending = authflow.NewPending(g.startSignIn, g.cfg.SignIn.MaxPending)
+	g.pending = authflow.NewPending(g.limited(g.startSignIn()), g.cfg.SignIn.MaxPending)
 
 	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Logins: g.store, Log: g.log})
 	g.live, err = live.New(live.Config{Policy: g.policy, Credentials: g.store, Check: g.tokens.Check, Events: g.events, Log: g.log})
@@ -156,6 +165,22 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	}
 	g.tls, err = g.newTLS()
 	return err
+}
+
+// startSignIn returns what begins a sign-in, by the flow of the configuration.
+func (g *gatewayd) startSignIn() func(context.Context, authflow.Asker) (authflow.Login, error) {
+	if g.cfg.SignIn.Flow == config.FlowDevice {
+		return func(ctx context.Context, _ authflow.Asker) (authflow.Login, error) { return g.oidc.StartDevice(ctx) }
+	}
+	g.web = authflow.NewWeb(authflow.WebConfig{
+		OIDC: g.oidc, URL: webURL(g.cfg), Always: g.cfg.SignIn.Flow == config.FlowWeb, ConfirmCode: g.cfg.SignIn.ConfirmCode,
+	})
+	return g.web.Start
+}
+
+// webURL is where browsers and helpers reach the TLS port.
+func webURL(cfg *config.Gateway) string {
+	return "https://" + strings.TrimSuffix(cfg.Tunnel.Advertise, ":443")
 }
 
 func (g *gatewayd) newSSH() (*gateway.Server, error) {
@@ -190,7 +215,7 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 	}
 	cfg := web.APIConfig{
 		Hostname: g.cfg.Hostname,
-		URL:      "https://" + strings.TrimSuffix(g.cfg.Tunnel.Advertise, ":443"),
+		URL:      webURL(g.cfg),
 		SSH:      g.cfg.SSH.Advertise,
 		Version:  programVersion(),
 		Policy:   g.policy,
@@ -206,6 +231,10 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 
 		Workloads: g.workloads,
 		Enrolment: g.desk, CheckConnector: g.checkConnector,
+		SameNetwork: g.cfg.SignIn.SameNetwork, Networks: g.cfg.SignIn.Networks,
+	}
+	if g.web != nil {
+		cfg.Web = g.web
 	}
 	for _, key := range g.hostKeys {
 		cfg.HostKeys = append(cfg.HostKeys, key.PublicKey())
@@ -214,12 +243,14 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 }
 
 func (g *gatewayd) newTLS() (*web.Server, error) {
-	pair, err := tunnelCertificate(g.cfg)
-	if err != nil {
+	var err error
+	if g.certificates, err = g.openCertificates(); err != nil {
 		return nil, err
 	}
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return pair, nil }
-	if pair == nil {
+	var certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	if g.certificates != nil {
+		certificate = g.certificates.Get
+	} else {
 		certificate = g.ownCertificate()
 		if _, err := certificate(nil); err != nil { // better now than at the first connection
 			return nil, fmt.Errorf("tunnel: the gateway's certificate: %w", err)
@@ -230,24 +261,12 @@ func (g *gatewayd) newTLS() (*web.Server, error) {
 		Tunnel:   g.hub.Serve,
 		Rejected: g.certificateRejected,
 		HTTP:     g.api,
+		ACME:     g.cfg.Tunnel.ACME != nil,
 		// Tunnels alone, as many as there may be, leave room for helpers.
 		MaxConns: max(web.DefaultMaxConns, 2*g.cfg.Tunnel.MaxTunnels),
 		Limits:   g.limits,
 		Log:      g.log,
 	})
-}
-
-// tunnelCertificate reads the certificate that the configuration names, nil
-// where it names none.
-func tunnelCertificate(cfg *config.Gateway) (*tls.Certificate, error) {
-	if cfg.Tunnel.CertificateFile == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(cfg.Tunnel.CertificateFile, cfg.Tunnel.KeyFile)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("tunnel: the gateway's certificate: %w", err)}
-	}
-	return &pair, nil
 }
 
 // ownCertificate is what the gateway's own authority signs for its hostname, and
@@ -310,6 +329,9 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 	parts.Go(func() { g.live.Run(lasting) })
 	if g.reloader != nil {
 		parts.Go(func() { g.reloader.run(lasting, g) })
+	}
+	if g.certificates != nil {
+		parts.Go(func() { g.certificates.Run(lasting) })
 	}
 
 	<-serving.Done()

@@ -50,13 +50,19 @@ func (g *gatewayd) limitGauges(gauges web.Gauges) web.Gauges {
 	return gauges
 }
 
-// startSignIn starts one that counts.
-func (g *gatewayd) startSignIn(ctx context.Context) (authflow.Login, error) {
-	login, err := g.oidc.StartDevice(ctx)
-	if err != nil {
-		return nil, err
+// limited has the sign-ins that start begins count among those of whoever completes
+// them.
+func (g *gatewayd) limited(start func(context.Context, authflow.Asker) (authflow.Login, error)) func(context.Context, authflow.Asker) (authflow.Login, error) {
+	return func(ctx context.Context, asker authflow.Asker) (authflow.Login, error) {
+		login, err := start(ctx, asker)
+		if err != nil {
+			return nil, err
+		}
+		if web, ok := login.(*authflow.WebLogin); ok {
+			return limitedWebLogin{web, g.limits}, nil
+		}
+		return limitedLogin{login, g.limits}, nil
 	}
-	return limitedLogin{login, g.limits}, nil
 }
 
 // limitedLogin is a sign-in that counts among those of whoever completes it.
@@ -67,11 +73,26 @@ type limitedLogin struct {
 
 // Wait returns who signed in, unless they have done so too often.
 func (l limitedLogin) Wait(ctx context.Context) (sshgate.Identity, error) {
-	id, err := l.Login.Wait(ctx)
+	return counted(ctx, l.Login, l.limits)
+}
+
+// limitedWebLogin is a limitedLogin that can ask back.
+type limitedWebLogin struct {
+	*authflow.WebLogin
+	limits *limits.Limits
+}
+
+// Wait is that of limitedLogin.
+func (l limitedWebLogin) Wait(ctx context.Context) (sshgate.Identity, error) {
+	return counted(ctx, l.WebLogin, l.limits)
+}
+
+func counted(ctx context.Context, login authflow.Login, limits *limits.Limits) (sshgate.Identity, error) {
+	id, err := login.Wait(ctx)
 	if err != nil {
 		return id, err
 	}
-	if denied := l.limits.SignedIn(id); denied != nil {
+	if denied := limits.SignedIn(id); denied != nil {
 		return sshgate.Identity{}, &authflow.Failure{Code: authflow.CodeTooMany, Sentence: denied.UserMessage(), Err: denied}
 	}
 	return id, nil

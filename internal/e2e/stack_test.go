@@ -50,6 +50,7 @@ type stackOptions struct {
 	services       string   // further lines of the connector's origins section
 	hostnames      []string // that the connector may publish besides web1
 	tunnel         string   // further lines of the gateway's tunnel section
+	signIn         string   // further lines of the gateway's sign_in section
 	policy         string   // the gateway's policy section
 	ssh            string   // further lines of the gateway's ssh section
 	gatewayPrefix  []string
@@ -123,6 +124,7 @@ func (s *stack) startProvider(deviceLifetime time.Duration) {
 	provider, err := devidp.New(devidp.Config{
 		Issuer: s.issuer, ClientID: "sshgate", PollInterval: time.Second,
 		DeviceLifetime: cmp.Or(deviceLifetime, 5*time.Minute),
+		RedirectURIs:   []string{fmt.Sprintf("https://127.0.0.1:%d/oauth/callback", s.tlsPort)},
 		Users: []devidp.User{
 			{Subject: "alice", Email: alice, EmailVerified: true, Name: "Alice", Password: password, Groups: []string{"ops"}},
 			{Subject: "bob", Email: bob, EmailVerified: true, Name: "Bob", Password: password},
@@ -161,7 +163,8 @@ sign_in:
   issuer: %s
   client_id: sshgate
 %s
-%s`, listen, s.sshPort, s.sshPort, cmp.Or(o.ssh, "  drain_timeout: 5s"), listen, s.tlsPort, strings.ReplaceAll(o.tunnel, "TLSPORT", fmt.Sprint(s.tlsPort)), metricsPort, s.issuer, o.origins,
+%s
+%s`, listen, s.sshPort, s.sshPort, cmp.Or(o.ssh, "  drain_timeout: 5s"), listen, s.tlsPort, strings.ReplaceAll(o.tunnel, "TLSPORT", fmt.Sprint(s.tlsPort)), metricsPort, s.issuer, o.signIn, o.origins,
 		strings.ReplaceAll(cmp.Or(o.policy, defaultPolicy), "LOGIN", s.login)))
 }
 

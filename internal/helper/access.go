@@ -30,6 +30,8 @@ type Options struct {
 
 	Getenv func(string) string
 	Stderr io.Writer // all talk goes there
+	// Terminal is where a person types. Default: the process's own.
+	Terminal func() (io.ReadCloser, error)
 }
 
 // Access is a gateway, and a credential for it.

@@ -235,6 +235,7 @@ func (g *Gateway) request(ctx context.Context, method, path string, body any) (*
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("User-Agent", "sshgate") // as the page of a sign-in shows it
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)
 	}

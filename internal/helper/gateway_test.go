@@ -27,6 +27,7 @@ type fakeGateway struct {
 	*httptest.Server
 	signIns atomic.Int32
 	mu      sync.Mutex
+	number  string          // that the page shows, "" where none is wanted
 	good    map[string]bool // tokens
 	whoami  func(header string) (int, string)
 }
@@ -50,6 +51,10 @@ func newFakeGateway(t *testing.T) *fakeGateway {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
+		if f.number != "" && r.FormValue("confirmation") != f.number {
+			say(w, 400, `{"error":"confirmation_required","error_description":"type the number"}`)
+			return
+		}
 		token := fmt.Sprint("token-", f.signIns.Add(1))
 		f.good[token] = true
 		say(w, 200, fmt.Sprintf(`{"access_token":%q,"expires_in":3600,"identity":"alice@example.com"}`, token))
@@ -95,6 +100,30 @@ func (f *fakeGateway) access(t *testing.T, store *Store, o Options) (*Access, *b
 func ask(a *Access) error {
 	var me struct{ Identity string }
 	return a.Call(context.Background(), http.MethodGet, "/api/v1/whoami", nil, &me)
+}
+
+func TestSignInWithTheNumberOfThePage(t *testing.T) {
+	f := newFakeGateway(t)
+	f.number = "123456"
+	store, _ := newStore(t)
+	lines := []string{"\n", "654321\n", " 123456 \n"}
+	a, stderr := f.access(t, store, Options{Terminal: func() (io.ReadCloser, error) {
+		line := lines[0]
+		lines = lines[1:]
+		return io.NopCloser(strings.NewReader(line)), nil
+	}})
+	if err := ask(a); err != nil || len(lines) != 0 {
+		t.Fatalf("%v, %d lines left", err, len(lines))
+	}
+	if n := strings.Count(stderr.String(), "That is not the number."); n != 2 {
+		t.Errorf("said %s", stderr)
+	}
+	store, _ = newStore(t)
+	a, _ = f.access(t, store, Options{Terminal: func() (io.ReadCloser, error) { return nil, errors.New("none") }})
+	var p *Problem
+	if err := ask(a); !errors.As(err, &p) || p.Kind != SignIn || !strings.Contains(p.Text, "no terminal") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestSignInOnceAndAgainWhenNeeded(t *testing.T) {

@@ -1,6 +1,7 @@
 package helper
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/cli/browser"
@@ -176,16 +178,20 @@ func (a *Access) poll(ctx context.Context, d deviceAnswer) (Token, error) {
 	defer cancel()
 	timer := time.NewTimer(interval)
 	defer timer.Stop()
+	form := url.Values{"grant_type": {grantDevice}, "client_id": {clientID}, "device_code": {d.DeviceCode}}
+	var typed <-chan string // of the number that the page shows, while it is asked for
 	for {
 		select {
 		case <-timer.C:
+		case number := <-typed:
+			typed = nil
+			form.Set("confirmation", number)
+			continue
 		case <-ctx.Done():
 			return Token{}, context.Cause(ctx)
 		}
 		var got tokenAnswer
-		err := a.Gateway.Ask(ctx, http.MethodPost, "/oauth/token", Credential{}, url.Values{
-			"grant_type": {grantDevice}, "client_id": {clientID}, "device_code": {d.DeviceCode},
-		}, &got)
+		err := a.Gateway.Ask(ctx, http.MethodPost, "/oauth/token", Credential{}, form, &got)
 		var p *Problem
 		switch {
 		case err == nil:
@@ -196,6 +202,13 @@ func (a *Access) poll(ctx context.Context, d deviceAnswer) (Token, error) {
 			interval += 5 * time.Second
 		case p.Code == "authorization_pending", p.Kind == Unreachable:
 			// The gateway may be restarting: the sign-in is lost only when it says so.
+		case p.Code == "confirmation_required":
+			if typed == nil {
+				if typed, err = a.askNumber(form.Has("confirmation")); err != nil {
+					return Token{}, err
+				}
+			}
+			form.Del("confirmation")
 		case p.Code == "invalid_grant":
 			return Token{}, &Problem{Kind: SignIn, Text: "the sign-in was lost, the gateway was restarted perhaps", Next: "try again"}
 		default:
@@ -204,6 +217,44 @@ func (a *Access) poll(ctx context.Context, d deviceAnswer) (Token, error) {
 		}
 		timer.Reset(interval)
 	}
+}
+
+// maxTyped bounds what is read of a line, in bytes.
+const maxTyped = 100
+
+// askNumber asks for the number that the page shows. It asks the terminal rather than
+// standard input, which underneath ssh is something else. again says that the last one
+// was wrong.
+func (a *Access) askNumber(again bool) (<-chan string, error) {
+	open := a.opts.Terminal
+	if open == nil {
+		open = openTerminal
+	}
+	terminal, err := open()
+	if err != nil {
+		return nil, &Problem{Kind: SignIn, Text: "the number that the page shows must be typed in, and there is no terminal", Err: err, Next: "run in a terminal: sshgate access login --gateway " + a.Gateway.Address}
+	}
+	if again {
+		fmt.Fprintln(a.opts.Stderr, "That is not the number.")
+	}
+	fmt.Fprint(a.opts.Stderr, "Number on the page: ")
+	typed := make(chan string, 1)
+	go func() { // ends with the line, or the process: a read of a terminal cannot be called off
+		defer terminal.Close()
+		line, _ := bufio.NewReader(io.LimitReader(terminal, maxTyped)).ReadString('\n') // an error leaves an answer that is wrong
+		if line = strings.TrimSpace(line); line == "" {
+			line = "-"
+		}
+		typed <- line
+	}()
+	return typed, nil
+}
+
+func openTerminal() (io.ReadCloser, error) {
+	if runtime.GOOS == "windows" {
+		return os.OpenFile("CONIN$", os.O_RDWR, 0)
+	}
+	return os.Open("/dev/tty")
 }
 
 var errTooLate = &Problem{Kind: SignIn, Text: "the sign-in was not completed in time", Next: "try again"}

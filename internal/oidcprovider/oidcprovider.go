@@ -21,7 +21,8 @@ import (
 	"github.com/sshgate/sshgate/internal/devidp/approve"
 )
 
-// The clients that the provider knows. All have the device flow alone.
+// The clients that the provider knows. All have the device flow, and the code flow with
+// the redirect URI https://gate.example.com/oauth/callback.
 const (
 	ClientPublic = "sshgate"       // no secret
 	ClientBasic  = "sshgate-basic" // client_secret_basic

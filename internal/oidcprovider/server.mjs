@@ -1,5 +1,5 @@
 // An OpenID Connect provider for tests: npm oidc-provider with the device flow
-// (RFC 8628) and three clients. It listens on a free port of 127.0.0.1, prints
+// (RFC 8628), the authorization code flow, and three clients. It listens on a free port of 127.0.0.1, prints
 // its issuer URL as the first line, and ends when its standard input does.
 import { createServer } from 'node:http';
 
@@ -12,9 +12,9 @@ const client = (id, method) => ({
   client_name: 'sshgate',
   token_endpoint_auth_method: method,
   ...(method === 'none' ? {} : { client_secret: `secret of ${id} & more: 100%` }),
-  grant_types: ['urn:ietf:params:oauth:grant-type:device_code', 'refresh_token'],
-  response_types: [],
-  redirect_uris: [],
+  grant_types: ['urn:ietf:params:oauth:grant-type:device_code', 'authorization_code', 'refresh_token'],
+  response_types: ['code'],
+  redirect_uris: ['https://gate.example.com/oauth/callback'],
 });
 
 const configuration = {

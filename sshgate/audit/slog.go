@@ -50,9 +50,9 @@ func (s slogSink) Write(e sshgate.Event) error {
 
 func levelOf(e sshgate.Event) slog.Level {
 	switch e.Kind {
-	case sshgate.EventLoginFailure, sshgate.EventRefused, sshgate.EventLimit:
+	case sshgate.EventLoginFailure, sshgate.EventLoginReport, sshgate.EventRefused, sshgate.EventLimit:
 		return slog.LevelWarn
-	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment:
+	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment, sshgate.EventLoginPage:
 		if !e.Allowed {
 			return slog.LevelWarn
 		}
@@ -70,6 +70,10 @@ func kindInWords(kind sshgate.EventKind) string {
 		return "signed in before"
 	case sshgate.EventLoginFailure:
 		return "sign-in failed"
+	case sshgate.EventLoginPage:
+		return "sign-in page"
+	case sshgate.EventLoginReport:
+		return "sign-in reported"
 	case sshgate.EventDecision:
 		return "access decided"
 	case sshgate.EventSessionStart:

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/sshgate/sshgate/sshgate"
@@ -29,40 +28,6 @@ type Pending struct {
 	err  error
 }
 
-// userAlphabet has no vowels, so that no words come out, and nothing that is easily
-// misread (RFC 8628 section 6.1).
-const userAlphabet = "BCDFGHJKLMNPQRSTVWXZ"
-
-// newUserCode returns eight letters as XXXX-XXXX, 34 bits.
-func newUserCode() string {
-	var b strings.Builder
-	var random [1]byte
-	for b.Len() < 9 {
-		if b.Len() == 4 {
-			b.WriteByte('-')
-		}
-		rand.Read(random[:]) // never fails, see crypto/rand
-		if n := int(random[0]); n < 256/len(userAlphabet)*len(userAlphabet) {
-			b.WriteByte(userAlphabet[n%len(userAlphabet)])
-		}
-	}
-	return b.String()
-}
-
-// NormalUserCode reads a user code as people type it.
-func NormalUserCode(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if strings.ContainsRune(userAlphabet, r) {
-			return r
-		}
-		return -1
-	}, strings.ToUpper(s))
-	if len(s) != 8 {
-		return ""
-	}
-	return s[:4] + "-" + s[4:]
-}
-
 // Ask takes a wish in. deviceCode is for the machine alone, to Wait with. It ends by
 // itself after Lifetime.
 func (d *Desk) Ask(w Wish) (p *Pending, deviceCode string, err error) {
@@ -81,7 +46,7 @@ func (d *Desk) Ask(w Wish) (p *Pending, deviceCode string, err error) {
 		return nil, "", refuse(CodeTooMany, "too many machines wait to be let in; try again in a few minutes")
 	}
 	for p.UserCode == "" || d.byUser[p.UserCode] != nil {
-		p.UserCode = newUserCode()
+		p.UserCode = sshgate.NewUserCode()
 	}
 	d.byUser[p.UserCode], d.byDevice[p.hash] = p, p
 	p.timer = time.AfterFunc(Lifetime, func() { d.expire(p) })
@@ -106,7 +71,7 @@ func (d *Desk) expire(p *Pending) {
 func (d *Desk) Find(userCode string) (*Pending, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p := d.byUser[NormalUserCode(userCode)]; p != nil && p.err == nil && p.cert == nil {
+	if p := d.byUser[sshgate.NormalUserCode(userCode)]; p != nil && p.err == nil && p.cert == nil {
 		return p, nil
 	}
 	return nil, errNotWaiting

@@ -263,8 +263,9 @@ func (c *conn) admit(g *grant) *gossh.Permissions {
 }
 
 // signIn is keyboard-interactive authentication: it shows where to sign in and
-// waits until somebody has. It asks no question, because a client without a
-// terminal would answer at once, and no answer is ever taken for an approval.
+// waits until somebody has. It asks no question before that, because a client without
+// a terminal would answer at once, and no answer is ever taken for an approval: the
+// number of a page, where it is asked for, comes on top of one.
 func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteractiveChallenge) (*gossh.Permissions, error) {
 	if c.auth.over {
 		return nil, errSignInOver
@@ -287,13 +288,13 @@ func (c *conn) signIn(meta gossh.ConnMetadata, challenge gossh.KeyboardInteracti
 }
 
 // joinSignIn takes part in the sign-in of the key, as far as the limits allow.
-func (c *conn) joinSignIn(key string) (ticket *authflow.Ticket, leave func(), err error) {
+func (c *conn) joinSignIn(asker authflow.Asker) (ticket *authflow.Ticket, leave func(), err error) {
 	limits := c.srv.cfg.Limits
-	giveBack, denied := limits.Pending(c.addr, key)
+	giveBack, denied := limits.Pending(c.addr, asker.Key)
 	if denied != nil {
 		return nil, nil, ofLimit(denied)
 	}
-	ticket, err = c.srv.cfg.SignIns.Join(c.ctx, key)
+	ticket, err = c.srv.cfg.SignIns.Join(c.ctx, asker.Key, asker)
 	if err != nil {
 		giveBack()
 		if failure, ok := errors.AsType[*authflow.Failure](err); ok && failure.Code == authflow.CodeTooMany {
@@ -312,7 +313,9 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	if err != nil {
 		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error()}
 	}
-	ticket, leave, err := c.joinSignIn(c.auth.proven)
+	ticket, leave, err := c.joinSignIn(authflow.Asker{
+		Connection: c.id, Address: c.addr, Client: string(meta.ClientVersion()), Key: c.auth.proven, Target: target,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -328,23 +331,8 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 		return nil, err
 	}
 
-	tick := time.NewTicker(keepaliveInterval)
-	defer tick.Stop()
-	late := time.NewTimer(c.srv.cfg.LoginTimeout - c.srv.cfg.LoginTimeout/50) // while there is time to say so
-	defer late.Stop()
-	for waiting := true; waiting; {
-		select {
-		case <-ticket.Done():
-			waiting = false
-		case <-tick.C:
-			if err := say(challenge, ""); err != nil {
-				return nil, err
-			}
-		case <-late.C:
-			return nil, &authflow.Failure{Code: authflow.CodeExpired, Sentence: "the sign-in was not completed in time"}
-		case <-c.ctx.Done():
-			return nil, context.Cause(c.ctx)
-		}
+	if err := c.await(challenge, ticket); err != nil {
+		return nil, err
 	}
 	identity, err := ticket.Result()
 	if err != nil {
@@ -353,6 +341,55 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	g := &grant{identity: identity, target: target, key: c.auth.proven}
 	c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key}.By(identity))
 	return g, say(challenge, c.welcomeText(g, c.remember(g)))
+}
+
+// await returns when the sign-in is over. It asks for the number of the page where
+// the sign-in wants that.
+func (c *conn) await(challenge gossh.KeyboardInteractiveChallenge, ticket *authflow.Ticket) error {
+	tick := time.NewTicker(keepaliveInterval)
+	defer tick.Stop()
+	late := time.NewTimer(c.srv.cfg.LoginTimeout - c.srv.cfg.LoginTimeout/50) // while there is time to say so
+	defer late.Stop()
+	asked := ticket.Asked()
+	for {
+		select {
+		case <-ticket.Done():
+			return nil
+		case <-asked:
+			asked = nil
+			if err := askNumber(challenge, ticket); err != nil {
+				return err
+			}
+		case <-tick.C:
+			if err := say(challenge, ""); err != nil {
+				return err
+			}
+		case <-late.C:
+			return &authflow.Failure{Code: authflow.CodeExpired, Sentence: "the sign-in was not completed in time"}
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		}
+	}
+}
+
+// askNumber has the user type the number that the page shows. A client without a
+// terminal answers with nothing at once, which is a wrong answer like any other.
+func askNumber(challenge gossh.KeyboardInteractiveChallenge, ticket *authflow.Ticket) error {
+	instruction := ""
+	for {
+		answers, err := challenge("", instruction, []string{"Number on the page: "}, []bool{true})
+		if err != nil {
+			return err
+		}
+		var text string
+		if len(answers) == 1 {
+			text = answers[0]
+		}
+		if ticket.Answer(text) == 0 {
+			return nil
+		}
+		instruction = "That is not the number.\n"
+	}
 }
 
 // remember binds the proven key to the sign-in, and says until when. Where there is no
@@ -395,6 +432,9 @@ func signInText(target sshgate.Target, p authflow.Prompt) string {
 		fmt.Fprintf(&b, "\n    %s\n\nand check that the page shows this code:  %s\n", p.VerificationURIComplete, p.UserCode)
 	} else {
 		fmt.Fprintf(&b, "\n    %s\n\nand enter this code:  %s\n", p.VerificationURI, p.UserCode)
+	}
+	if p.Asks {
+		b.WriteString("\nThen type the number here that the page shows. Type it nowhere else.\n")
 	}
 	b.WriteString("\nWaiting for you ... (Ctrl-C gives up)\n")
 	return b.String()

@@ -172,7 +172,7 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 		t.Fatal(err)
 	}
 	policy := allow(t, "web1", alice.Email, "deploy")
-	pending := authflow.NewPending(func(context.Context) (authflow.Login, error) {
+	pending := authflow.NewPending(func(context.Context, authflow.Asker) (authflow.Login, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.started++

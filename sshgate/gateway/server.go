@@ -29,7 +29,7 @@ import (
 // SignIns starts sign-ins and shares those of the same key.
 // *authflow.Pending is one.
 type SignIns interface {
-	Join(ctx context.Context, key string) (*authflow.Ticket, error)
+	Join(ctx context.Context, key string, asker authflow.Asker) (*authflow.Ticket, error)
 }
 
 // KeyLogins remembers who signed in with which SSH key.

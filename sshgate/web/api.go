@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/sshgate/sshgate/authflow"
@@ -31,7 +32,7 @@ type Workloads interface {
 
 // SignIns starts sign-ins. *authflow.Pending is one.
 type SignIns interface {
-	Join(ctx context.Context, key string) (*authflow.Ticket, error)
+	Join(ctx context.Context, key string, asker authflow.Asker) (*authflow.Ticket, error)
 }
 
 // UserCA signs certificates that origins trust. *gateway.UserCA is one.
@@ -66,6 +67,7 @@ type APIConfig struct {
 	Tokens    Tokens
 	Workloads func() Workloads // those in force now; nil, or nil from it: there are none
 	SignIns   SignIns
+	Web       WebSignIn                       // nil: there is no web flow
 	Origins   func() []connector.OriginStatus // what connectors publish now
 	HostPins  HostKeyPins
 	CA        UserCA
@@ -75,6 +77,11 @@ type APIConfig struct {
 	// connector's certificate is still good, as connector.HubConfig.Check does.
 	Enrolment      *enrolment.Desk
 	CheckConnector func(context.Context, connector.Certificate) error
+
+	// SameNetwork refuses browsers that are in another network than the terminal
+	// whose sign-in they are to answer. The ranges of Networks count as one.
+	SameNetwork bool
+	Networks    []netip.Prefix
 
 	Log *slog.Logger     // default: nothing is logged
 	Now func() time.Time // default time.Now
@@ -86,6 +93,7 @@ type API struct {
 	mux      *http.ServeMux
 	devices  *devices
 	visitors *visitors
+	visits   *visits
 }
 
 // NewAPI checks the configuration and returns a handler for the TLS port.
@@ -106,10 +114,11 @@ func NewAPI(cfg APIConfig) (*API, error) {
 	if cfg.Workloads == nil {
 		cfg.Workloads = func() Workloads { return nil }
 	}
-	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), visitors: newVisitors()}
+	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), visitors: newVisitors(), visits: newVisits()}
 	landing := Landing()
 	routes := []route{
 		{"GET /{$}", landing.ServeHTTP},
+		{"GET /style.css", a.style},
 		{"GET /.well-known/oauth-authorization-server", a.metadata},
 		{"POST /oauth/device_authorization", a.deviceAuthorization},
 		{"POST /oauth/token", a.token},
@@ -120,6 +129,9 @@ func NewAPI(cfg APIConfig) (*API, error) {
 		{"GET /api/v1/origins", a.authenticated(a.origins)},
 		{"GET /api/v1/origins/{name}", a.authenticated(a.origin)},
 		{"POST /api/v1/certificate", a.authenticated(a.certificate)},
+	}
+	if cfg.Web != nil {
+		routes = append(routes, a.loginRoutes()...)
 	}
 	if cfg.Enrolment != nil {
 		routes = append(routes, a.enrolmentRoutes()...)
@@ -139,7 +151,6 @@ type route struct {
 func (a *API) enrolmentRoutes() []route {
 	return []route{
 		{"GET " + enrolPath, a.enrolPage},
-		{"GET " + enrolPath + "/style.css", a.style},
 		{"POST " + enrolPath + "/sign-in", a.enrolSignIn},
 		{"GET " + enrolPath + "/machine", a.enrolMachine},
 		{"POST " + enrolPath + "/decide", a.enrolDecide},
@@ -154,6 +165,7 @@ func (a *API) enrolmentRoutes() []route {
 func (a *API) Close() {
 	a.devices.close()
 	a.visitors.close()
+	a.visits.close()
 }
 
 const maxBody = 64 << 10 // bytes of a request

@@ -168,8 +168,9 @@ func benchPolicy() *sshgate.Policy {
 	}}
 }
 
-// newAPI starts a gateway whose service is served by serve.
-func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
+// newAPI starts a gateway whose service is served by serve. change may alter the
+// configuration first, when b.addr is known.
+func newAPI(t *testing.T, serve func(*net.TCPConn), change ...func(*bench, *web.APIConfig)) *bench {
 	t.Helper()
 	b := &bench{t: t, events: audit.NewRecorder(1000), logins: make(chan result), policy: benchPolicy()}
 	b.store = must(store.OpenSQLite(t.Context(), t.TempDir()+"/db", nil))
@@ -195,10 +196,14 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 	b.limits = must(limits.New(limits.Config{Record: b.events.Record, Failures: sshgate.Rate{Count: 20, Per: time.Minute}}))
 	t.Cleanup(b.limits.Close)
 	b.broker = must(endtoend.New(endtoend.Config{Policy: policy, Tunnel: b.service, HostPins: b.store, Events: b.events, Quotas: b.limits}))
-	pending := authflow.NewPending(func(context.Context) (authflow.Login, error) { return waiting{b}, nil }, 10)
+	pending := authflow.NewPending(func(context.Context, authflow.Asker) (authflow.Login, error) { return waiting{b}, nil }, 10)
 	b.tunnels = must(connector.OpenCA(t.TempDir()+"/ca", nil))
 	b.desk = must(enrolment.New(enrolment.Config{Policy: policy, CA: b.tunnels, Store: b.store, Events: b.events}))
-	b.api = must(web.NewAPI(web.APIConfig{
+	b.port = start(t, web.ServerConfig{
+		HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.api.ServeHTTP(w, r) }),
+		TLS:  &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: b.tunnels.Pool()},
+	})
+	cfg := web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
 		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: func() web.Workloads { return exchanges{} }, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events, Limits: b.limits,
 		Enrolment: b.desk, CheckConnector: b.checkConnector,
@@ -209,8 +214,11 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 				{Origin: "secret", Port: 22, Connectors: []string{"c"}},
 			}
 		},
-	}))
-	b.port = start(t, web.ServerConfig{HTTP: b.api, TLS: &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: b.tunnels.Pool()}})
+	}
+	for _, f := range change {
+		f(b, &cfg)
+	}
+	b.api = must(web.NewAPI(cfg))
 	t.Cleanup(func() {
 		b.desk.Close()
 		b.api.Close()

@@ -24,6 +24,7 @@ const (
 var (
 	errPending = errors.New("the sign-in is under way")
 	errTooFast = errors.New("the sign-in is asked about too often")
+	errAsked   = errors.New("the number of the page is asked for")
 	errNoCode  = errors.New("there is no such device code")
 )
 
@@ -90,21 +91,29 @@ func (s *devices) remove(hash [sha256.Size]byte, d *device) bool {
 }
 
 // poll waits a while for the sign-in of the code to end, and returns it then: once,
-// and never again. Otherwise it returns errPending, errTooFast or errNoCode.
-func (s *devices) poll(ctx context.Context, code string) (*device, error) {
+// and never again. Otherwise it returns errPending, errTooFast or errNoCode; errAsked
+// where the sign-in needs the confirmation and this one is not it.
+func (s *devices) poll(ctx context.Context, code, confirmation string) (*device, error) {
 	hash := sha256.Sum256([]byte(code))
 	d, err := s.begin(hash)
 	if err != nil {
 		return nil, err
 	}
+	asked := d.ticket.Asked()
+	if confirmation != "" && d.ticket.Answer(confirmation) == 0 {
+		asked = nil // it is over, whichever way
+	}
 	timer := time.NewTimer(longPoll)
 	defer timer.Stop()
+	result := errPending
 	select {
 	case <-d.ticket.Done():
 		if !s.remove(hash, d) {
 			return nil, errNoCode
 		}
 		return d, nil
+	case <-asked:
+		result = errAsked
 	case <-timer.C:
 	case <-ctx.Done():
 	}
@@ -114,7 +123,7 @@ func (s *devices) poll(ctx context.Context, code string) (*device, error) {
 	if s.byHash[hash] == d {
 		d.idle.Reset(abandoned)
 	}
-	return nil, errPending
+	return nil, result
 }
 
 func (s *devices) begin(hash [sha256.Size]byte) (*device, error) {

@@ -48,13 +48,14 @@ func (s *signIn) Leave() {
 }
 
 // startSignIn starts one for the address, as far as the limits allow.
-func (a *API) startSignIn(ctx context.Context, addr netip.Addr) (*signIn, *problem) {
+func (a *API) startSignIn(ctx context.Context, asker authflow.Asker) (*signIn, *problem) {
+	addr := asker.Address
 	leave, denied := a.cfg.Limits.Pending(addr, "")
 	if denied != nil {
 		p := ofDenial(denied)
 		return nil, &p
 	}
-	ticket, err := a.cfg.SignIns.Join(ctx, "")
+	ticket, err := a.cfg.SignIns.Join(ctx, "", asker)
 	if err == nil {
 		return &signIn{Ticket: ticket, leave: leave, failed: func() { a.cfg.Limits.Failure(addr, 1) }}, nil
 	}

@@ -30,6 +30,9 @@ type Gauges struct {
 	Throttled       func() int                 // networks that have failed too often
 	Identities      func() int                 // that have a connection
 	BusiestIdentity func() int                 // connections of the one with the most
+	// CertificateFailures is how often the TLS port's certificate could not be read
+	// anew, or be had.
+	CertificateFailures func() uint64
 }
 
 // MetricsConfig is what NewMetrics needs.
@@ -47,6 +50,7 @@ type Metrics struct {
 	log      *slog.Logger
 
 	loginsStarted   prometheus.Counter
+	loginsReported  prometheus.Counter
 	logins          *prometheus.CounterVec
 	decisions       *prometheus.CounterVec
 	hostKeys        *prometheus.CounterVec
@@ -73,6 +77,8 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 		log:      cfg.Log,
 		loginsStarted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sshgate_logins_started_total", Help: "Sign-ins that were offered to clients."}),
+		loginsReported: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sshgate_logins_reported_total", Help: "Sign-ins of which somebody said that they are not theirs."}),
 		logins: counter("sshgate_logins_total",
 			"Clients that authenticated or failed to, by result: success (a sign-in), key (one remembered by its key) or failure.", "result"),
 		decisions: counter("sshgate_decisions_total",
@@ -92,7 +98,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 	}
 	m.addConfig()
 	m.registry.MustRegister(
-		m.loginsStarted, m.logins, m.decisions, m.hostKeys,
+		m.loginsStarted, m.loginsReported, m.logins, m.decisions, m.hostKeys,
 		m.sessionsActive, m.sessions, m.sessionBytes, m.sessionDuration,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -147,6 +153,11 @@ func (m *Metrics) registerGauges(g Gauges) {
 			prometheus.CounterOpts{Name: "sshgate_audit_failures_total", Help: "Audit events that a sink did not get."},
 			func() float64 { return float64(g.AuditFailures()) }))
 	}
+	if g.CertificateFailures != nil {
+		m.registry.MustRegister(prometheus.NewCounterFunc(
+			prometheus.CounterOpts{Name: "sshgate_certificate_failures_total", Help: "Times that the TLS port's certificate could not be read anew, or be had from its authority."},
+			func() float64 { return float64(g.CertificateFailures()) }))
+	}
 }
 
 // addConfig adds what is said of the configuration. Both results are there from the
@@ -191,6 +202,8 @@ func (m *Metrics) Write(e sshgate.Event) error {
 		m.logins.WithLabelValues("key").Inc()
 	case sshgate.EventLoginFailure:
 		m.logins.WithLabelValues("failure").Inc()
+	case sshgate.EventLoginReport:
+		m.loginsReported.Inc()
 	case sshgate.EventDecision:
 		m.decisions.WithLabelValues(strconv.FormatBool(e.Allowed), channelLabel(e.Channel)).Inc()
 	case sshgate.EventHostKey:

@@ -64,12 +64,16 @@ func (a *API) deviceAuthorization(w http.ResponseWriter, r *http.Request) {
 		fail(w, *p)
 		return
 	}
-	ticket, p := a.startSignIn(r.Context(), remoteAddr(r))
+	asker := authflow.Asker{Connection: sshgate.NewConnectionID(), Address: remoteAddr(r), Client: r.UserAgent()}
+	if endpoint, err := sshgate.ParseEndpoint(values.Get("hostname")); err == nil {
+		asker.Target.Origin = endpoint.Origin
+	}
+	ticket, p := a.startSignIn(r.Context(), asker)
 	if p != nil {
 		fail(w, *p)
 		return
 	}
-	d := &device{ticket: ticket, addr: remoteAddr(r), connection: sshgate.NewConnectionID(), since: a.cfg.Now()}
+	d := &device{ticket: ticket, addr: asker.Address, connection: asker.Connection, since: a.cfg.Now()}
 	code, err := a.devices.add(d)
 	if err != nil {
 		ticket.Leave()
@@ -77,9 +81,7 @@ func (a *API) deviceAuthorization(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	event := d.event(a.cfg.Now(), sshgate.EventLoginStart)
-	if endpoint, err := sshgate.ParseEndpoint(values.Get("hostname")); err == nil {
-		event.Origin = endpoint.Origin
-	}
+	event.Origin = asker.Target.Origin
 	a.cfg.Events.Record(event)
 	prompt := ticket.Prompt()
 	body := map[string]any{
@@ -104,7 +106,7 @@ func (a *API) token(w http.ResponseWriter, r *http.Request) {
 	}
 	switch grant := values.Get("grant_type"); grant {
 	case grantDevice:
-		a.deviceToken(w, r, values.Get("device_code"))
+		a.deviceToken(w, r, values.Get("device_code"), values.Get("confirmation"))
 	case grantExchange:
 		a.exchange(w, r, values)
 	case "":
@@ -114,10 +116,14 @@ func (a *API) token(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// deviceToken is a poll of RFC 8628 section 3.4.
-func (a *API) deviceToken(w http.ResponseWriter, r *http.Request, code string) {
-	d, err := a.devices.poll(r.Context(), code)
+// deviceToken is a poll of RFC 8628 section 3.4. confirmation is our addition: the
+// number that the page shows, where the gateway wants it.
+func (a *API) deviceToken(w http.ResponseWriter, r *http.Request, code, confirmation string) {
+	d, err := a.devices.poll(r.Context(), code, confirmation)
 	switch {
+	case errors.Is(err, errAsked):
+		fail(w, oauthProblem("confirmation_required", "type the number that the page shows; a client that cannot ask for it cannot sign in here"))
+		return
 	case errors.Is(err, errPending):
 		fail(w, oauthProblem("authorization_pending", "nobody has completed the sign-in yet"))
 		return

@@ -3,6 +3,7 @@ package web
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"embed"
 	"errors"
 	"html/template"
@@ -30,7 +31,7 @@ const (
 
 // page is what page.html shows.
 type page struct {
-	Step     string // code, waiting, review, done
+	Step     string // code, waiting, review; login-code, login, confirm, number; going, done
 	Title    string
 	Error    string // why the last try did not do
 	Hostname string // of the gateway
@@ -49,8 +50,17 @@ type page struct {
 	Offer   *enrolment.Offer
 	Form    url.Values // what was chosen before
 
+	// Of the steps of a sign-in.
+	Login   *authflow.WebLogin
+	Browser netip.Addr
+	Waiting time.Duration
+	Number  string // to type in the terminal
+
+	Next string // of the step going: where it goes by itself
+
 	// Of the step done.
-	Text string
+	Text  string
+	Again string // where to try again, "" for nowhere
 
 	status int
 }
@@ -92,13 +102,13 @@ func foreign(r *http.Request) bool {
 
 // enrolPage asks for the code of a machine, which a link may have.
 func (a *API) enrolPage(w http.ResponseWriter, r *http.Request) {
-	a.render(w, page{Step: "code", Title: "Let a machine in", Code: enrolment.NormalUserCode(r.URL.Query().Get("code"))})
+	a.render(w, page{Step: "code", Title: "Let a machine in", Code: sshgate.NormalUserCode(r.URL.Query().Get("code"))})
 }
 
 // enrolSignIn has the visitor sign in for the machine with the code.
 func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 	again := func(text string, status int) {
-		a.render(w, page{Step: "code", Title: "Let a machine in", Error: text, Code: enrolment.NormalUserCode(r.PostFormValue("code")), status: status})
+		a.render(w, page{Step: "code", Title: "Let a machine in", Error: text, Code: sshgate.NormalUserCode(r.PostFormValue("code")), status: status})
 	}
 	addr := remoteAddr(r)
 	if foreign(r) {
@@ -115,7 +125,17 @@ func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 		again(sentence(err), http.StatusNotFound)
 		return
 	}
-	ticket, p := a.startSignIn(r.Context(), addr)
+	if a.webChosen(r.Context()) {
+		if denied := a.cfg.Limits.SignIn(addr); denied != nil {
+			again("There were too many tries from your address. Wait a minute.", http.StatusTooManyRequests)
+			return
+		}
+		if problem, status := a.toProvider(w, r, &visit{code: machine.UserCode}, authflow.Demands{}); problem != "" {
+			again(problem, status)
+		}
+		return
+	}
+	ticket, p := a.startSignIn(r.Context(), authflow.Asker{Address: addr})
 	if p != nil {
 		again(p.text, p.status)
 		return
@@ -132,6 +152,16 @@ func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 	a.cfg.Events.Record(sshgate.Event{Time: a.cfg.Now(), Kind: sshgate.EventLoginStart, Connection: v.since, ClientAddr: addr, Detail: "enrolment page"})
 	v.setCookie(w)
 	http.Redirect(w, r, enrolPath+"/machine", http.StatusSeeOther)
+}
+
+// webChosen tells whether sign-ins go by the web flow. Where nobody knows, the other
+// one will say why.
+func (a *API) webChosen(ctx context.Context) bool {
+	if a.cfg.Web == nil {
+		return false
+	}
+	chosen, err := a.cfg.Web.Chosen(ctx)
+	return err == nil && chosen
 }
 
 // sentence is an error for a page.

@@ -414,7 +414,7 @@ func TestPagesCodes(t *testing.T) {
 
 func TestPagesStyle(t *testing.T) {
 	b := newAPI(t, answering)
-	page := b.browser().get("/enrol/style.css")
+	page := b.browser().get("/style.css")
 	if page.StatusCode != 200 || page.Header.Get("Content-Type") != "text/css; charset=utf-8" || !bytes.Contains([]byte(page.text), []byte(":focus-visible")) {
 		t.Errorf("%s %v", page.Status, page.Header)
 	}

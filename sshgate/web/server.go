@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sshgate/sshgate/sshgate"
+	"golang.org/x/crypto/acme"
 )
 
 // TunnelProtocol is the ALPN name by which a connector asks for the tunnel
@@ -50,6 +51,9 @@ type ServerConfig struct {
 	Rejected func(remote net.Addr, err *tls.CertificateVerificationError)
 	// HTTP answers everybody else, over HTTP/2 or HTTP/1.1. Default: Landing.
 	HTTP http.Handler
+	// ACME has the port answer challenges of a certificate authority (RFC 8737), for
+	// which TLS must have the certificate.
+	ACME bool
 
 	// HandshakeTimeout bounds the TLS handshake. Default 10s.
 	HandshakeTimeout time.Duration
@@ -125,6 +129,9 @@ func setDefaults(cfg *ServerConfig) {
 	cfg.TLS.NextProtos = []string{TunnelProtocol, "h2", "http/1.1"}
 	if cfg.Tunnel == nil {
 		cfg.TLS.NextProtos = slices.Delete(cfg.TLS.NextProtos, 0, 1)
+	}
+	if cfg.ACME {
+		cfg.TLS.NextProtos = append(cfg.TLS.NextProtos, acme.ALPNProto)
 	}
 	if cfg.HTTP == nil {
 		cfg.HTTP = Landing()
@@ -256,6 +263,8 @@ func (s *Server) serveConn(raw *tracked) {
 	}
 	state := conn.ConnectionState()
 	switch {
+	case state.NegotiatedProtocol == acme.ALPNProto:
+		conn.Close() // the handshake was all
 	case state.NegotiatedProtocol != TunnelProtocol:
 		s.web.put(conn)
 	case s.cfg.Tunnel == nil || state.Version < tls.VersionTLS13:

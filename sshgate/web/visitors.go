@@ -16,16 +16,18 @@ const (
 	maxVisitors   = 1000
 )
 
-// visitor is a browser whose user signs in on a page of the gateway, or has. Its
-// fields do not change.
+// visitor is a browser whose user signs in to let a machine in, or has. Its fields do
+// not change.
 type visitor struct {
 	id     string
-	csrf   string // stands in the forms of the pages that it was given
-	code   string // of the machine that it is about
-	ticket *signIn
+	csrf   string               // stands in the forms of the pages that it was given
+	code   string               // of the machine that it is about
+	ticket *signIn              // nil where the visitor has signed in already, as identity
 	since  sshgate.ConnectionID // names the sign-in in the log
 	told   sync.Once            // the sign-in's outcome is on record
 	end    *time.Timer
+
+	identity sshgate.Identity
 }
 
 // visitors are those who are on the pages, by what their cookie says.
@@ -40,7 +42,16 @@ func newVisitors() *visitors { return &visitors{byID: make(map[string]*visitor)}
 // add lets somebody in who waits for the ticket's sign-in, nil when there are too
 // many. The visit ends by itself.
 func (s *visitors) add(ticket *signIn, code string) *visitor {
-	v := &visitor{id: rand.Text(), csrf: rand.Text(), code: code, ticket: ticket, since: sshgate.NewConnectionID()}
+	return s.enter(&visitor{ticket: ticket, code: code})
+}
+
+// addSignedIn lets somebody in who has signed in, nil when there are too many.
+func (s *visitors) addSignedIn(id sshgate.Identity, code string) *visitor {
+	return s.enter(&visitor{identity: id, code: code})
+}
+
+func (s *visitors) enter(v *visitor) *visitor {
+	v.id, v.csrf, v.since = rand.Text(), rand.Text(), sshgate.NewConnectionID()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(s.byID) >= maxVisitors {
@@ -49,7 +60,7 @@ func (s *visitors) add(ticket *signIn, code string) *visitor {
 	s.byID[v.id] = v
 	v.end = time.AfterFunc(visitLength, func() {
 		if _, over, _ := v.signedIn(); !over {
-			ticket.failed()
+			v.ticket.failed()
 		}
 		s.remove(v)
 	})
@@ -90,7 +101,9 @@ func (s *visitors) close() {
 
 func (v *visitor) leave() {
 	v.end.Stop()
-	v.ticket.Leave()
+	if v.ticket != nil {
+		v.ticket.Leave()
+	}
 }
 
 // setCookie has the browser come back as the visitor.
@@ -103,11 +116,19 @@ func (v *visitor) setCookie(w http.ResponseWriter) {
 
 // sent tells whether the form comes from a page that the visitor was given.
 func (v *visitor) sent(r *http.Request) bool {
-	return subtle.ConstantTimeCompare([]byte(r.PostFormValue("csrf")), []byte(v.csrf)) == 1
+	return sameText(r.PostFormValue("csrf"), v.csrf)
+}
+
+// sameText compares two texts in constant time. Nothing is the same as an empty one.
+func sameText(got, want string) bool {
+	return want != "" && subtle.ConstantTimeCompare([]byte(got), []byte(want)) == 1
 }
 
 // signedIn tells whether the sign-in is over, and how.
 func (v *visitor) signedIn() (id sshgate.Identity, over bool, err error) {
+	if v.ticket == nil {
+		return v.identity, true, nil
+	}
 	select {
 	case <-v.ticket.Done():
 		id, err = v.ticket.Result()

@@ -53,8 +53,11 @@ func NewBrowser(client *http.Client) *Browser {
 	if err != nil {
 		panic(err) // never: it has no options to be wrong
 	}
-	return &Browser{client: &http.Client{Transport: client.Transport, Timeout: client.Timeout, Jar: jar}}
+	return NewBrowserWith(&http.Client{Transport: client.Transport, Timeout: client.Timeout, Jar: jar})
 }
+
+// NewBrowserWith returns a browser that is the client, whose cookies it has.
+func NewBrowserWith(client *http.Client) *Browser { return &Browser{client: client} }
 
 // Get opens a URL.
 func (b *Browser) Get(ctx context.Context, uri string) (*Page, error) {
