@@ -94,17 +94,50 @@ func TestAuthorizationRequest(t *testing.T) {
 	}
 }
 
+// answerTest is an answer of the provider, and what comes of it.
+type answerTest struct {
+	name     string
+	document map[string]any
+	answer   url.Values     // laid over a good one; empty lists delete
+	claims   map[string]any // laid over good ones
+	demands  Demands
+	code     string // "" for success
+	asked    int    // times that the token endpoint was
+}
+
+func (test answerTest) run(t *testing.T) {
+	f := newFake(t)
+	for name, value := range test.document {
+		f.document[name] = value
+	}
+	a := f.authorize(test.demands)
+	claims := map[string]any{"nonce": nonceOf(t, a)}
+	for name, value := range test.claims {
+		claims[name] = value
+	}
+	f.answerWith(claims)
+	answer := f.back(a)
+	for name, values := range test.answer {
+		if answer[name] = values; len(values) == 0 {
+			delete(answer, name)
+		}
+	}
+	_, err := a.Finish(t.Context(), answer)
+	if test.code != "" {
+		if failure := wantFailure(t, err, test.code); !allPrintable(failure.Error()) {
+			t.Errorf("error %q is not printable", failure.Error())
+		}
+	} else if err != nil {
+		t.Error(err)
+	}
+	if n := len(f.to("/token")); n != test.asked {
+		t.Errorf("the token endpoint was asked %d times, want %d", n, test.asked)
+	}
+}
+
 func TestAuthorizationAnswers(t *testing.T) {
 	old := time.Now().Add(-time.Hour).Unix()
-	tests := []struct {
-		name     string
-		document map[string]any
-		answer   url.Values     // laid over a good one; empty lists delete
-		claims   map[string]any // laid over good ones
-		demands  Demands
-		code     string // "" for success
-		asked    int    // times that the token endpoint was
-	}{
+	tests := []answerTest{
 		{name: "good", asked: 1},
 		{name: "another state", answer: url.Values{"state": {"other"}}, code: CodeInvalidResponse},
 		{name: "no state", answer: url.Values{"state": {}}, code: CodeInvalidResponse},
@@ -129,35 +162,7 @@ func TestAuthorizationAnswers(t *testing.T) {
 		{name: "young enough", demands: Demands{MaxAge: 2 * time.Hour}, claims: map[string]any{"auth_time": old}, asked: 1},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			f := newFake(t)
-			for name, value := range test.document {
-				f.document[name] = value
-			}
-			a := f.authorize(test.demands)
-			claims := map[string]any{"nonce": nonceOf(t, a)}
-			for name, value := range test.claims {
-				claims[name] = value
-			}
-			f.answerWith(claims)
-			answer := f.back(a)
-			for name, values := range test.answer {
-				if answer[name] = values; len(values) == 0 {
-					delete(answer, name)
-				}
-			}
-			_, err := a.Finish(t.Context(), answer)
-			if test.code != "" {
-				if failure := wantFailure(t, err, test.code); !allPrintable(failure.Error()) {
-					t.Errorf("error %q is not printable", failure.Error())
-				}
-			} else if err != nil {
-				t.Error(err)
-			}
-			if n := len(f.to("/token")); n != test.asked {
-				t.Errorf("the token endpoint was asked %d times, want %d", n, test.asked)
-			}
-		})
+		t.Run(test.name, test.run)
 	}
 }
 

@@ -134,94 +134,106 @@ func sshAt(t *testing.T, cmd *exec.Cmd) (address string, wait func() result) {
 func TestWebLogin(t *testing.T) {
 	t.Parallel()
 	s := newWebStack(t, "", nil)
-	t.Run("confirm", func(t *testing.T) {
-		c := s.newClient(t)
-		address, wait := sshAt(t, c.ssh("gate", "echo hello; exit 7"))
+	t.Run("confirm", s.confirmLogin)
+	t.Run("deny and report", s.reportLogin)
+	t.Run("parallel", s.parallelLogins)
+	t.Run("in BatchMode", s.batchLogin)
+	t.Run("after the terminal left", s.lateLogin)
+	t.Run("a machine", s.machineLogin)
+}
+
+func (s *stack) confirmLogin(t *testing.T) {
+	c := s.newClient(t)
+	address, wait := sshAt(t, c.ssh("gate", "echo hello; exit 7"))
+	b, page := s.reviewLogin(t, address, alice)
+	fingerprint := strings.Fields(must(t, c.command("ssh-keygen", "-lf", c.key)))[1]
+	for _, want := range []string{alice, "127.0.0.1", "the same as this browser's", "OpenSSH_", fingerprint, s.login + "+web1", address[len(address)-9:]} {
+		if !strings.Contains(page.Text, want) {
+			t.Errorf("the page does not say %q:\n%s", want, page.Text)
+		}
+	}
+	page = decide(t, b, page, "yes", nil)
+	if r := wait(); r.stdout != "hello\n" || r.code != 7 || !strings.Contains(r.stderr, "Signed in as "+alice) || !strings.Contains(page.Text, "signed in") {
+		t.Errorf("%+v; the page says %s", r, page.Text)
+	}
+	if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "echo again")); r.stdout != "again\n" || r.stderr != "" {
+		t.Errorf("the next one: %+v", r)
+	}
+}
+
+func (s *stack) reportLogin(t *testing.T) {
+	c := s.newClient(t)
+	address, wait := sshAt(t, c.ssh("gate", "true"))
+	b, page := s.reviewLogin(t, address, alice)
+	decide(t, b, page, "report", nil)
+	if r := wait(); r.code != 255 || !strings.Contains(r.stderr, "sshgate: the sign-in was denied in the browser") {
+		t.Errorf("%+v", r)
+	}
+	if e := s.waitForEvents(t, "login.report", 1)[0]; e["identity"] != alice || e["client"] != "127.0.0.1" || e["connection"] == "" {
+		t.Errorf("%v", e)
+	}
+}
+
+func (s *stack) parallelLogins(t *testing.T) {
+	c := s.newClient(t)
+	const n = 10
+	addresses := map[string]bool{}
+	waits := make([]func() result, n)
+	for i := range n {
+		var address string
+		address, waits[i] = sshAt(t, c.ssh("gate", fmt.Sprint("echo ", i)))
+		addresses[address] = true
+	}
+	if len(addresses) != 1 || s.waiting(t) != 1 {
+		t.Fatalf("%d sign-ins were shown, %v are under way, want 1", len(addresses), s.waiting(t))
+	}
+	for address := range addresses {
 		b, page := s.reviewLogin(t, address, alice)
-		fingerprint := strings.Fields(must(t, c.command("ssh-keygen", "-lf", c.key)))[1]
-		for _, want := range []string{alice, "127.0.0.1", "the same as this browser's", "OpenSSH_", fingerprint, s.login + "+web1", address[len(address)-9:]} {
-			if !strings.Contains(page.Text, want) {
-				t.Errorf("the page does not say %q:\n%s", want, page.Text)
-			}
+		decide(t, b, page, "yes", nil)
+	}
+	for i, wait := range waits {
+		if r := wait(); r.stdout != fmt.Sprintln(i) {
+			t.Errorf("%d: %+v", i, r)
 		}
-		page = decide(t, b, page, "yes", nil)
-		if r := wait(); r.stdout != "hello\n" || r.code != 7 || !strings.Contains(r.stderr, "Signed in as "+alice) || !strings.Contains(page.Text, "signed in") {
-			t.Errorf("%+v; the page says %s", r, page.Text)
+	}
+}
+
+func (s *stack) batchLogin(t *testing.T) {
+	c := s.newClient(t)
+	if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true")); r.code != 255 || !strings.Contains(r.stderr, "this key is not signed in") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func (s *stack) lateLogin(t *testing.T) {
+	c := s.newClient(t)
+	cmd := c.ssh("gate", "true")
+	address, wait := sshAt(t, cmd)
+	b, page := s.reviewLogin(t, address, alice)
+	_ = cmd.Process.Kill()
+	wait()
+	eventually(t, "the sign-in is given up", 5*time.Second, func() error {
+		if n := s.waiting(t); n != 0 {
+			return fmt.Errorf("%v are under way", n)
 		}
-		if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "echo again")); r.stdout != "again\n" || r.stderr != "" {
-			t.Errorf("the next one: %+v", r)
-		}
+		return nil
 	})
-	t.Run("deny and report", func(t *testing.T) {
-		c := s.newClient(t)
-		address, wait := sshAt(t, c.ssh("gate", "true"))
-		b, page := s.reviewLogin(t, address, alice)
-		decide(t, b, page, "report", nil)
-		if r := wait(); r.code != 255 || !strings.Contains(r.stderr, "sshgate: the sign-in was denied in the browser") {
-			t.Errorf("%+v", r)
-		}
-		if e := s.waitForEvents(t, "login.report", 1)[0]; e["identity"] != alice || e["client"] != "127.0.0.1" || e["connection"] == "" {
-			t.Errorf("%v", e)
-		}
-	})
-	t.Run("parallel", func(t *testing.T) {
-		c := s.newClient(t)
-		const n = 10
-		addresses := map[string]bool{}
-		waits := make([]func() result, n)
-		for i := range n {
-			var address string
-			address, waits[i] = sshAt(t, c.ssh("gate", fmt.Sprint("echo ", i)))
-			addresses[address] = true
-		}
-		if len(addresses) != 1 || s.waiting(t) != 1 {
-			t.Fatalf("%d sign-ins were shown, %v are under way, want 1", len(addresses), s.waiting(t))
-		}
-		for address := range addresses {
-			b, page := s.reviewLogin(t, address, alice)
-			decide(t, b, page, "yes", nil)
-		}
-		for i, wait := range waits {
-			if r := wait(); r.stdout != fmt.Sprintln(i) {
-				t.Errorf("%d: %+v", i, r)
-			}
-		}
-	})
-	t.Run("in BatchMode", func(t *testing.T) {
-		c := s.newClient(t)
-		if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true")); r.code != 255 || !strings.Contains(r.stderr, "this key is not signed in") {
-			t.Errorf("%+v", r)
-		}
-	})
-	t.Run("after the terminal left", func(t *testing.T) {
-		c := s.newClient(t)
-		cmd := c.ssh("gate", "true")
-		address, wait := sshAt(t, cmd)
-		b, page := s.reviewLogin(t, address, alice)
-		_ = cmd.Process.Kill()
-		wait()
-		eventually(t, "the sign-in is given up", 5*time.Second, func() error {
-			if n := s.waiting(t); n != 0 {
-				return fmt.Errorf("%v are under way", n)
-			}
-			return nil
-		})
-		if page = decide(t, b, page, "yes", nil); page.Status != 409 || !strings.Contains(page.Text, "too late") {
-			t.Errorf("%d %s", page.Status, page.Text)
-		}
-		if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true")); r.code != 255 {
-			t.Errorf("the key is let in: %+v", r)
-		}
-	})
-	t.Run("a machine", func(t *testing.T) {
-		c := s.newClient(t)
-		address, wait := startLogin(t, s.connectorLogin(c, filepath.Join(c.home, "rack2"), "--hostname", "web2", "--name", "rack2"))
-		b, page := s.reviewLogin(t, address, alice)
-		page = decide(t, b, page, "yes", nil)
-		if r := wait(); r.code != 0 || !strings.Contains(r.stdout, "It may publish web2.") {
-			t.Errorf("%+v; the page says %s", r, page.Text)
-		}
-	})
+	if page = decide(t, b, page, "yes", nil); page.Status != 409 || !strings.Contains(page.Text, "too late") {
+		t.Errorf("%d %s", page.Status, page.Text)
+	}
+	if r := run1(t, c.ssh("-o", "BatchMode=yes", "gate", "true")); r.code != 255 {
+		t.Errorf("the key is let in: %+v", r)
+	}
+}
+
+func (s *stack) machineLogin(t *testing.T) {
+	c := s.newClient(t)
+	address, wait := startLogin(t, s.connectorLogin(c, filepath.Join(c.home, "rack2"), "--hostname", "web2", "--name", "rack2"))
+	b, page := s.reviewLogin(t, address, alice)
+	page = decide(t, b, page, "yes", nil)
+	if r := wait(); r.code != 0 || !strings.Contains(r.stdout, "It may publish web2.") {
+		t.Errorf("%+v; the page says %s", r, page.Text)
+	}
 }
 
 // waiting returns how many sign-ins are under way.

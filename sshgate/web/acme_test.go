@@ -80,7 +80,6 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w.Header().Set("Replay-Nonce", rand.Text())
-	at := func(path string) string { return a.URL + path }
 	if a.broken {
 		http.Error(w, "{}", http.StatusInternalServerError)
 		return
@@ -94,6 +93,12 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	a.answer(w, r.URL.Path, payload)
+}
+
+// answer says what is at a path.
+func (a *authority) answer(w http.ResponseWriter, path string, payload []byte) {
+	at := func(path string) string { return a.URL + path }
 	say := func(status int, v any) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
@@ -107,7 +112,7 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	order := map[string]any{
 		"status": "pending", "identifiers": []any{map[string]any{"type": "dns", "value": a.name}}, "authorizations": []string{at("/authz")}, "finalize": at("/finalize"),
 	}
-	switch r.URL.Path {
+	switch path {
 	case "/directory":
 		say(200, map[string]any{"newNonce": at("/nonce"), "newAccount": at("/account"), "newOrder": at("/order"), "revokeCert": at("/revoke"), "keyChange": at("/key")})
 	case "/nonce":
@@ -131,7 +136,7 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.valid = a.challenge == nil
 		say(200, challenge)
 	case "/finalize", "/order/1":
-		if r.URL.Path == "/finalize" {
+		if path == "/finalize" {
 			a.issue(payload)
 		}
 		w.Header().Set("Location", at("/order/1"))

@@ -199,10 +199,8 @@ func newAPI(t *testing.T, serve func(*net.TCPConn), change ...func(*bench, *web.
 	pending := authflow.NewPending(func(context.Context, authflow.Asker) (authflow.Login, error) { return waiting{b}, nil }, 10)
 	b.tunnels = must(connector.OpenCA(t.TempDir()+"/ca", nil))
 	b.desk = must(enrolment.New(enrolment.Config{Policy: policy, CA: b.tunnels, Store: b.store, Events: b.events}))
-	b.port = start(t, web.ServerConfig{
-		HTTP: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.api.ServeHTTP(w, r) }),
-		TLS:  &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: b.tunnels.Pool()},
-	})
+	serveAPI := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { b.api.ServeHTTP(w, r) })
+	b.port = start(t, web.ServerConfig{HTTP: serveAPI, TLS: &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: b.tunnels.Pool()}})
 	cfg := web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
 		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: func() web.Workloads { return exchanges{} }, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events, Limits: b.limits,
