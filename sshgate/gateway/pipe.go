@@ -34,16 +34,18 @@ type pipe struct {
 	// early are requests that were taken off clientRequests before.
 	early []*gossh.Request
 	// started, where it is not nil, keeps input and output back until it is
-	// closed: when the request that starts a command was answered, or either side
-	// has closed its channel.
+	// closed: when a command was started, or either side has closed its channel.
+	// The origin may refuse one and take the next.
 	started   chan struct{}
 	startOnce sync.Once
-	// running is set once a command was started; only passClientRequest uses it.
-	running bool
-	// sending is told of every request of the client before it is passed on and
-	// answered after, with what the origin said; received of every request of
-	// the origin before it is passed on.
-	sending  func(req *gossh.Request)
+	// running is set once a command was started, and refused once one was refused;
+	// only passClientRequest uses them.
+	running, refused bool
+	// sending decides on every request of the client before it is passed on; those
+	// that it answers false to it has dealt with. answered is told of the others
+	// after, with what the origin said; received of every request of the origin
+	// before it is passed on.
+	sending  func(req *gossh.Request) bool
 	answered func(req *gossh.Request, ok bool, err error)
 	received func(req *gossh.Request)
 	// lost tells that the origin's channel ended without the origin's doing.
@@ -124,12 +126,17 @@ func (p *pipe) passClientRequest(req *gossh.Request) {
 	p.answering.Lock()
 	defer p.answering.Unlock()
 	starts := startsCommand(req)
-	if starts && p.running {
+	if p.refused || starts && p.running {
 		_ = req.Reply(false, nil) // one command a session, RFC 4254 section 6.5
 		return
 	}
-	if p.sending != nil {
-		p.sending(req)
+	if p.sending != nil && !p.sending(req) {
+		if starts {
+			p.refused = true
+			_ = p.origin.Close() // fails where the origin closed first
+			p.start()
+		}
+		return
 	}
 	// Whether a command was started is for the record, whatever the client asked.
 	ok, err := p.origin.SendRequest(req.Type, req.WantReply || starts, req.Payload)
@@ -137,8 +144,8 @@ func (p *pipe) passClientRequest(req *gossh.Request) {
 	if p.answered != nil {
 		p.answered(req, ok, err)
 	}
-	if starts {
-		p.running = p.running || ok
+	if starts && ok {
+		p.running = true
 		p.start()
 	}
 }

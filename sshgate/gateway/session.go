@@ -28,7 +28,9 @@ const maxCommand = 800 // bytes; with the rest of the detail below maxDetail
 
 // session is a channel to the origin that the client asked for, while it lasts.
 type session struct {
-	conn   *conn
+	conn *conn
+	// access is under which the session runs: as it was opened, then as what runs
+	// in it was allowed. It changes with pipe.answering held.
 	access *access
 	up     *origin
 	pipe   *pipe
@@ -67,18 +69,28 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 	}
 }
 
-// sending sees the client's requests before the origin does: nothing is started
-// that is not on record.
-func (s *session) sending(req *gossh.Request) {
+// sending sees the client's requests before the origin does: nothing reaches it
+// that is not allowed, and nothing is started that is not on record.
+func (s *session) sending(req *gossh.Request) bool {
 	switch {
 	case startsCommand(req):
-		s.detail = describeStart(req)
+		if !s.mayStart(req) {
+			return false
+		}
+		s.detail = s.access.detail
 		s.recordStart()
-	case req.Type == requestAgent:
+		return true
+	case req.Type == requestAgent && s.mayLend(sshgate.ActivityAgent):
 		s.conn.lend(typeAgent, s.access)
-	case req.Type == requestX11:
+		return true
+	case req.Type == requestX11 && s.mayLend(sshgate.ActivityX11):
 		s.conn.lend(typeX11, s.access)
+		return true
+	case passedOn[req.Type]:
+		return true
 	}
+	_ = req.Reply(false, nil) // fails only with the connection
+	return false
 }
 
 // answered sees what the origin said to them.
@@ -212,6 +224,7 @@ func (c *conn) sessionWithAgent(a *access, nc gossh.NewChannel) {
 		}
 		denial = c.dialFailure(a, err)
 	}
+	c.unreached(a)
 	c.log.Info("session refused", "request", denial.RequestID, "cause", denial.Error())
 	for _, req := range early {
 		_ = req.Reply(true, nil) // or the client would show its own, lesser error
