@@ -151,7 +151,28 @@ func (s *session) mayStart(req *gossh.Request) bool {
 		return false
 	}
 	s.access = a
+	s.pipe.files = s.filter()
 	return true
+}
+
+// filter returns what stands in an SFTP session in which files may not go both
+// ways, nil where nothing does. The first refusal for either way is on record.
+func (s *session) filter() *sftpFilter {
+	a := s.access
+	files := a.decision.Files
+	if a.activity.Kind != sshgate.ActivitySFTP || files.Read && files.Write {
+		return nil
+	}
+	noted := map[bool]bool{}
+	return &sftpFilter{files: files, toClient: s.pipe.client, refused: func(write bool) {
+		if noted[write] {
+			return
+		}
+		noted[write] = true
+		event := a.event(sshgate.EventDecision)
+		event.Reason = fmt.Sprintf("rule %q does not allow sftp to %s", a.decision.Rule, map[bool]string{false: "read", true: "write"}[write])
+		s.conn.record(event)
+	}}
 }
 
 // allowStart decides on what is to run in a session and records it.

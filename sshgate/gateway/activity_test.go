@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/pkg/sftp"
 	"github.com/sshgate/sshgate/sshgate"
 	gossh "golang.org/x/crypto/ssh"
 )
@@ -380,5 +383,76 @@ func checkForward(t *testing.T, destination string, err error, allowed bool, see
 	}
 	if !allowed && !strings.Contains(refused.Message, "you may not forward to ") {
 		t.Errorf("%q: the user reads %q", destination, refused.Message)
+	}
+}
+
+// TestSFTPByDirection speaks with a real sftp server behind the gateway.
+func TestSFTPByDirection(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, files := range []sshgate.Transfer{readOnly, writeOnly, {Read: true, Write: true}} {
+		b := limited(t, &sshgate.Channels{SFTP: files}, nil)
+		wait := b.serveOrigin(command(t, func(ch gossh.Channel) uint32 {
+			server, err := sftp.NewServer(ch, sftp.WithServerWorkingDirectory(dir))
+			if err != nil {
+				t.Error(err)
+				return 1
+			}
+			_ = server.Serve() // ends with the client
+			return 0
+		}))
+		ssh := b.signedIn()
+		client, err := sftp.NewClient(ssh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, readErr := client.Open("file")
+		_, writeErr := client.OpenFile("new", os.O_WRONLY|os.O_CREATE)
+		if (readErr == nil) != files.Read || (writeErr == nil) != files.Write {
+			t.Errorf("%+v: read %v, write %v", files, readErr, writeErr)
+		}
+		client.Close()
+		ssh.Close()
+		wait()
+		refused := 0
+		for _, e := range b.events.Events() {
+			if e.Kind == sshgate.EventDecision && !e.Allowed && e.Activity == sshgate.ActivitySFTP {
+				refused++
+			}
+		}
+		if want := map[bool]int{true: 0, false: 1}[files.Read && files.Write]; refused != want {
+			t.Errorf("%+v: %d refusals are on record", files, refused)
+		}
+	}
+}
+
+// TestSomethingElseThanSFTP ends with a sentence, and nothing of it reaches the
+// origin.
+func TestSomethingElseThanSFTP(t *testing.T) {
+	b := limited(t, &sshgate.Channels{SFTP: readOnly}, nil)
+	w := &witness{t: t}
+	wait := w.serve(b)
+	client := b.signedIn()
+	ch, requests, err := client.OpenChannel(typeSession, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(ch, "rm -rf /\n")
+	if _, err := ch.SendRequest(requestSubsystem, false, gossh.Marshal(text{"sftp"})); err != nil {
+		t.Fatal(err)
+	}
+	errs, _ := io.ReadAll(ch.Stderr())
+	if !strings.Contains(string(errs), "sshgate: what is sent is not SFTP version 3") {
+		t.Errorf("the user reads %q", errs)
+	}
+	for range requests {
+	}
+	ch.Close()
+	client.Close()
+	wait()
+	if w.input.Len() > 0 {
+		t.Errorf("the origin got %q", &w.input)
 	}
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,9 @@ type pipe struct {
 	sending  func(req *gossh.Request) bool
 	answered func(req *gossh.Request, ok bool, err error)
 	received func(req *gossh.Request)
+	// files is set before started is closed where what is carried is SFTP and files
+	// may not go both ways. Otherwise the bytes pass unread.
+	files *sftpFilter
 	// lost tells that the origin's channel ended without the origin's doing.
 	lost func() bool
 	// beforeClose may write to the client's channel when all else is said.
@@ -70,7 +74,7 @@ func (p *pipe) run() {
 	all.Go(func() {
 		defer close(inputDone)
 		p.waitForStart() // or sshd would never close the command's input: EOF came before it
-		_ = endtoend.Copy(p.origin, p.client, &p.in)
+		p.copyInput()
 		_ = p.origin.CloseWrite() // fails where the origin closed first
 	})
 	all.Go(func() {
@@ -109,8 +113,28 @@ func (p *pipe) copyOutput() {
 	p.waitForStart()
 	var stderr sync.WaitGroup
 	stderr.Go(func() { _ = endtoend.Copy(p.client.Stderr(), p.origin.Stderr(), &p.out) })
-	_ = endtoend.Copy(p.client, p.origin, &p.out)
+	if p.files == nil {
+		_ = endtoend.Copy(p.client, p.origin, &p.out)
+	} else {
+		p.filtered(p.files.fromOrigin(p.origin, &p.out))
+	}
 	stderr.Wait()
+}
+
+func (p *pipe) copyInput() {
+	if p.files == nil {
+		_ = endtoend.Copy(p.origin, p.client, &p.in)
+	} else {
+		p.filtered(p.files.fromClient(p.origin, p.client, &p.in))
+	}
+}
+
+// filtered ends a session in which something else than SFTP is spoken.
+func (p *pipe) filtered(err error) {
+	if errors.Is(err, errNotSFTP) {
+		tell(p.client, err.Error()+", which is all that the access policy allows here")
+		_ = p.origin.Close() // fails where the origin closed first
+	}
 }
 
 func (p *pipe) passClientRequests() {
