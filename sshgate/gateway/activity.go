@@ -34,12 +34,15 @@ var passedOn = map[string]bool{
 func (c *conn) judge(a *access, activity sshgate.Activity, detail string) *access {
 	b := *a
 	b.activity, b.detail = activity, detail
+	if b.purpose == "" {
+		b.purpose, b.said = c.keptPurpose()
+	}
 	target := a.target
 	if a.decision.Login != "" {
 		target.Login = a.decision.Login
 	}
 	req := c.request(a.grant.identity, target, a.channel)
-	req.Activity, req.Purpose = activity, a.purpose
+	req.Activity, req.Purpose = activity, b.purpose
 	policy := c.srv.cfg.Policy()
 	if b.decision = policy.Decide(req); b.said != "" && b.decision.Application != b.said {
 		// What was said for another application does not count here.
@@ -145,7 +148,10 @@ func (s *session) mayStart(req *gossh.Request) bool {
 		s.refuse(req, &sshgate.Denied{RequestID: s.access.id, Sentence: "the request is malformed", Cause: errors.New("a malformed " + req.Type + " request")})
 		return false
 	}
-	a, denial := s.conn.allowStart(s.access, activity, describeStart(req))
+	a, denial := s.conn.learn(s.access, s.pipe.client, s.terminal, req)
+	if denial == nil {
+		a, denial = s.conn.allowStart(a, activity, describeStart(req))
+	}
 	if denial != nil {
 		s.refuse(req, denial)
 		return false
@@ -185,6 +191,7 @@ func (c *conn) allowStart(a *access, activity sshgate.Activity, detail string) (
 	if !b.decision.Allowed {
 		return nil, c.refusal(b, true)
 	}
+	c.keepPurpose(b)
 	return b, nil
 }
 

@@ -70,8 +70,8 @@ func (c *conn) channel(g *grant, nc gossh.NewChannel) {
 		c.reject(nc, denial)
 		return
 	}
-	if kind == sshgate.ChannelSession && c.needsAgent(a) {
-		c.sessionWithAgent(a, nc)
+	if kind == sshgate.ChannelSession && (a.pending() || c.needsAgent(a)) {
+		c.sessionAccepted(a, nc)
 		return
 	}
 	up, denial := c.reach(a, nil)

@@ -57,6 +57,8 @@ type conn struct {
 	mu      sync.Mutex       // guards what follows; held briefly, never while dialling
 	closing bool             // no further goroutine may start
 	lent    map[string]*loan // by channel type: what the client has let the origin open
+	purpose string           // what the person last said it is for, "" where nobody asked
+	said    string           // the application that they said it of
 
 	// dialling is held while the origin is dialled, so that channels opened at
 	// once share one connection. Never taken with mu held.

@@ -80,7 +80,8 @@ type access struct {
 }
 
 // ask puts a request for one channel to the policy and records the answer, except
-// that a session may be opened: what runs in it is asked about, and recorded, then.
+// that a session may be opened: what runs in it is asked about, and recorded, then. A session that only lacks
+// what it is for is returned pending.
 func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, activity sshgate.Activity, detail string) (*access, *sshgate.Denied) {
 	a := &access{id: sshgate.NewRequestID(), grant: g, target: target, channel: channel, detail: detail}
 	if target.Origin == "" {
@@ -94,6 +95,9 @@ func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, act
 		return nil, denial
 	}
 	a = c.judge(a, activity, detail)
+	if channel == sshgate.ChannelSession && a.pending() {
+		return a, nil
+	}
 	if !a.decision.Allowed || channel != sshgate.ChannelSession {
 		c.recordDecision(a)
 	}

@@ -280,7 +280,7 @@ const copyBuffer = 34 << 10
 
 // ended makes of an end between two packets what endtoend.Copy makes of it.
 func ended(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
