@@ -206,10 +206,13 @@ func (s *session) refuse(req *gossh.Request, denial *sshgate.Denied) {
 	_ = s.pipe.client.Close()
 }
 
-// mayLend decides on what a session's client lends to the origin. A refusal is
-// silent: clients expect a failure here and go on.
-func (s *session) mayLend(kind sshgate.ActivityKind) bool {
+// mayLend decides on what a session's client lends to the origin, and lends it. A
+// refusal is silent: clients expect a failure here and go on.
+func (s *session) mayLend(kind sshgate.ActivityKind, channelType string) bool {
 	a := s.conn.judge(s.access, sshgate.Activity{Kind: kind}, "")
 	s.conn.recordDecision(a)
+	if a.decision.Allowed {
+		s.conn.lend(channelType, a)
+	}
 	return a.decision.Allowed
 }

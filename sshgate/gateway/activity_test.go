@@ -249,7 +249,7 @@ func TestMalformedStartsAreRefused(t *testing.T) {
 
 // TestNothingFollowsARefusal sends one request after the other without waiting.
 func TestNothingFollowsARefusal(t *testing.T) {
-	b := limited(t, &sshgate.Channels{Exec: []sshgate.CommandPattern{"uptime", "missing"}, SFTP: sshgate.Transfer{Read: true}}, nil)
+	b := limited(t, &sshgate.Channels{Exec: []sshgate.CommandPattern{"uptime", "missing"}, SFTP: sshgate.Transfer{Read: true}, Agent: true, X11: true}, nil)
 	w := &witness{t: t}
 	wait := w.serve(b)
 	client := b.signedIn()
@@ -261,7 +261,9 @@ func TestNothingFollowsARefusal(t *testing.T) {
 		for _, line := range lines {
 			_, _ = ch.SendRequest(requestExec, false, gossh.Marshal(text{line}))
 		}
-		_, _ = ch.SendRequest(requestShell, false, nil)
+		for _, request := range []string{requestShell, requestAgent, requestX11, "pty-req"} {
+			_, _ = ch.SendRequest(request, false, nil)
+		}
 		_, _ = ch.SendRequest("env", false, gossh.Marshal(struct{ Name, Value string }{"A", "b"}))
 		_, _ = io.ReadAll(ch)
 		for range requests {

@@ -87,7 +87,7 @@ func (c *conn) keptPurpose() (purpose, said string) {
 // have a terminal. Nothing has been decided when it returns.
 func (c *conn) learn(a *access, client gossh.Channel, terminal bool, req *gossh.Request) (*access, *sshgate.Denied) {
 	activity, ok := activityOf(req)
-	if !ok || !terminal {
+	if !ok || !terminal || req.Type == requestSubsystem { // which no terminal shows
 		return a, nil
 	}
 	b := c.judge(a, activity, describeStart(req))

@@ -82,12 +82,14 @@ func (s *session) sending(req *gossh.Request) bool {
 		s.detail = s.access.detail
 		s.recordStart()
 		return true
-	case req.Type == requestAgent && s.mayLend(sshgate.ActivityAgent):
-		s.conn.lend(typeAgent, s.access)
-		return true
-	case req.Type == requestX11 && s.mayLend(sshgate.ActivityX11):
-		s.conn.lend(typeX11, s.access)
-		return true
+	case req.Type == requestAgent:
+		if s.mayLend(sshgate.ActivityAgent, typeAgent) {
+			return true
+		}
+	case req.Type == requestX11:
+		if s.mayLend(sshgate.ActivityX11, typeX11) {
+			return true
+		}
 	case passedOn[req.Type]:
 		purpose, mine := purposeFrom(req)
 		if mine {
