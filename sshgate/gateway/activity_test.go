@@ -196,25 +196,7 @@ func TestWhatMayRun(t *testing.T) {
 		{requestSubsystem, "sftp ", "use this subsystem"},
 		{requestSubsystem, "netconf\x00", "use this subsystem"},
 	} {
-		var payload any
-		if test.request != requestShell {
-			payload = text{test.text}
-		}
-		before := len(w.all())
-		out, errs, exit := outcome(t, client, test.request, payload)
-		now := w.all()
-		if test.refused == "" {
-			if want := test.request + " " + test.text; exit != 0 || out != want || now[len(now)-1] != want {
-				t.Errorf("%s %q: %q, %q, exit %d", test.request, test.text, out, errs, exit)
-			}
-			continue
-		}
-		if exit != exitRefused || out != "" || !strings.Contains(errs, "sshgate: you may not "+test.refused) || !strings.Contains(errs, "(request r-") {
-			t.Errorf("%s %q: %q, %q, exit %d", test.request, test.text, out, errs, exit)
-		}
-		if len(now) != before {
-			t.Errorf("%s %q: the origin saw %q", test.request, test.text, now[before:])
-		}
+		w.check(client, test.request, test.text, test.refused)
 	}
 	client.Close()
 	wait()
@@ -225,6 +207,31 @@ func TestWhatMayRun(t *testing.T) {
 		if e.Kind == sshgate.EventDecision && !e.Allowed && (e.Detail == "" || e.Activity == "" || e.Request == "") {
 			t.Errorf("a refusal is recorded as %+v", e)
 		}
+	}
+}
+
+// check starts something and looks at what the user and the origin get to see.
+// refused is what the user may not, empty where they may.
+func (w *witness) check(client *gossh.Client, request, line, refused string) {
+	w.t.Helper()
+	var payload any
+	if request != requestShell {
+		payload = text{line}
+	}
+	before := len(w.all())
+	out, errs, exit := outcome(w.t, client, request, payload)
+	now := w.all()
+	if refused == "" {
+		if want := request + " " + line; exit != 0 || out != want || now[len(now)-1] != want {
+			w.t.Errorf("%s %q: %q, %q, exit %d", request, line, out, errs, exit)
+		}
+		return
+	}
+	if exit != exitRefused || out != "" || !strings.Contains(errs, "sshgate: you may not "+refused) || !strings.Contains(errs, "(request r-") {
+		w.t.Errorf("%s %q: %q, %q, exit %d", request, line, out, errs, exit)
+	}
+	if len(now) != before {
+		w.t.Errorf("%s %q: the origin saw %q", request, line, now[before:])
 	}
 }
 
