@@ -49,6 +49,7 @@ func (c *conn) judge(a *access, activity sshgate.Activity, detail string) *acces
 		b.purpose, b.said, req.Purpose = "", "", ""
 		b.decision = policy.Decide(req)
 	}
+	b.request = req
 	return &b
 }
 
@@ -82,7 +83,7 @@ func (c *conn) refusal(a *access, inside bool) *sshgate.Denied {
 // reachesOtherwise tells whether the rules let these people do something else at
 // the origin, so that its name is no secret to them.
 func (c *conn) reachesOtherwise(a *access) bool {
-	return c.srv.cfg.Policy().Extent(c.request(a.grant.identity, a.target, a.channel)) != sshgate.Extent{}
+	return c.srv.cfg.Policy().Extent(a.request) != sshgate.Extent{}
 }
 
 // mayNot names the activity to the user.

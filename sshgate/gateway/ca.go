@@ -66,9 +66,9 @@ func (c *conn) extent(a *access) sshgate.Extent {
 	if c.srv.cfg.Origins(a.target.Origin).Method != CertificateAuth {
 		return everything
 	}
-	target := a.target
-	target.Login = a.decision.Login
-	return c.srv.cfg.Policy().Extent(c.request(a.grant.identity, target, a.channel))
+	req := a.request
+	req.Target.Login = a.decision.Login
+	return c.srv.cfg.Policy().Extent(req)
 }
 
 // holds tells whether sshd lets the holder do it.

@@ -70,6 +70,7 @@ type access struct {
 	id       sshgate.RequestID
 	grant    *grant
 	target   sshgate.Target
+	request  sshgate.Request // what decision answers
 	decision sshgate.Decision
 	channel  sshgate.Channel
 	activity sshgate.Activity
