@@ -158,7 +158,7 @@ func (s *session) mayStart(req *gossh.Request) bool {
 		return false
 	}
 	s.access = a
-	s.pipe.files = s.filter()
+	s.pipe.files.Store(s.filter())
 	return true
 }
 

@@ -81,8 +81,8 @@ type access struct {
 }
 
 // ask puts a request for one channel to the policy and records the answer, except
-// that a session may be opened: what runs in it is asked about, and recorded, then. A session that only lacks
-// what it is for is returned pending.
+// that a session may be opened: what runs in it is asked about later, and recorded
+// then. A session that only lacks what it is for is returned pending.
 func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, activity sshgate.Activity, detail string) (*access, *sshgate.Denied) {
 	a := &access{id: sshgate.NewRequestID(), grant: g, target: target, channel: channel, detail: detail}
 	if target.Origin == "" {

@@ -51,7 +51,7 @@ type pipe struct {
 	received func(req *gossh.Request)
 	// files is set before started is closed where what is carried is SFTP and files
 	// may not go both ways. Otherwise the bytes pass unread.
-	files *sftpFilter
+	files atomic.Pointer[sftpFilter]
 	// lost tells that the origin's channel ended without the origin's doing.
 	lost func() bool
 	// beforeClose may write to the client's channel when all else is said.
@@ -113,19 +113,19 @@ func (p *pipe) copyOutput() {
 	p.waitForStart()
 	var stderr sync.WaitGroup
 	stderr.Go(func() { _ = endtoend.Copy(p.client.Stderr(), p.origin.Stderr(), &p.out) })
-	if p.files == nil {
-		_ = endtoend.Copy(p.client, p.origin, &p.out)
+	if files := p.files.Load(); files != nil {
+		p.filtered(files.fromOrigin(p.origin, &p.out))
 	} else {
-		p.filtered(p.files.fromOrigin(p.origin, &p.out))
+		_ = endtoend.Copy(p.client, p.origin, &p.out)
 	}
 	stderr.Wait()
 }
 
 func (p *pipe) copyInput() {
-	if p.files == nil {
-		_ = endtoend.Copy(p.origin, p.client, &p.in)
+	if files := p.files.Load(); files != nil {
+		p.filtered(files.fromClient(p.origin, p.client, &p.in))
 	} else {
-		p.filtered(p.files.fromClient(p.origin, p.client, &p.in))
+		_ = endtoend.Copy(p.origin, p.client, &p.in)
 	}
 }
 

@@ -91,10 +91,12 @@ func (s *session) sending(req *gossh.Request) bool {
 			return true
 		}
 	case passedOn[req.Type]:
-		purpose, mine := purposeFrom(req)
-		if mine {
-			s.access = s.access.saying(purpose)
-			break // the origin has no use for it
+		if purpose, mine := purposeFrom(req); mine { // the origin has no use for it
+			if !s.open {
+				s.access = s.access.saying(purpose)
+			}
+			_ = req.Reply(!s.open, nil) // fails only with the connection
+			return false
 		}
 		s.terminal = s.terminal || req.Type == "pty-req"
 		return true
