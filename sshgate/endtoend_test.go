@@ -21,6 +21,8 @@ func TestEndToEndRules(t *testing.T) {
 	open := Rule{Name: "open", Action: Allow, Include: []Selector{Everyone{}}, Logins: []LoginTemplate{deploy}, EndToEnd: true}
 	closed := Rule{Name: "closed", Action: Allow, Include: []Selector{Everyone{}}, Logins: []LoginTemplate{deploy}}
 	short := Rule{Name: "short", Action: Allow, Include: []Selector{Everyone{}}, Logins: []LoginTemplate{deploy}, SessionDuration: time.Minute, EndToEnd: true}
+	limited := open
+	limited.Channels = &Channels{Shell: true}
 	deny := Rule{Name: "deny", Action: Deny, Include: []Selector{Everyone{}}}
 	for name, test := range map[string]struct {
 		rules   []Rule
@@ -32,6 +34,7 @@ func TestEndToEndRules(t *testing.T) {
 		"a rule does not unless it says so":             {[]Rule{closed}, false, false, "does not allow end-to-end"},
 		"one that does not leaves it to the others":     {[]Rule{closed, open}, true, false, ""},
 		"in any order":                                  {[]Rule{open, closed}, true, false, ""},
+		"one with limits does not, whatever it says":    {[]Rule{limited}, false, false, "does not allow end-to-end"},
 		"a deny rule wins":                              {[]Rule{open, deny}, false, false, ""},
 		"a sign-in that is too old is told from denial": {[]Rule{short}, false, true, ""},
 	} {

@@ -49,6 +49,8 @@ type Event struct {
 	Channel Channel    `json:"channel,omitempty"`
 	// Activity is what was asked for inside the channel.
 	Activity ActivityKind `json:"activity,omitempty"`
+	// Purpose is what the person said it is for, where a rule asks.
+	Purpose string `json:"purpose,omitempty"`
 	// Detail is what the channel was for: a command, a subsystem's name, the
 	// destination of a forward.
 	Detail string `json:"detail,omitempty"`

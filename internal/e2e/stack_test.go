@@ -47,7 +47,7 @@ type stack struct {
 type stackOptions struct {
 	sshd           string   // further lines of sshd_config
 	origins        string   // the gateway's origins section, and others
-	services       string   // further lines of the connector's origins section
+	services       string   // further lines of the connector's origins section; SSHDPORT is the port of web1
 	hostnames      []string // that the connector may publish besides web1
 	tunnel         string   // further lines of the gateway's tunnel section
 	signIn         string   // further lines of the gateway's sign_in section
@@ -83,7 +83,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	}
 	s.sshgated(names...)
 	write(t, s.path("connector/connector.yaml"), fmt.Sprintf(
-		"gateway: 127.0.0.1:%d\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n%s", s.tlsPort, s.sshd.port, o.services))
+		"gateway: 127.0.0.1:%d\nserver_name: gate.test\ngateway_ca_file: gateway-ca.crt\norigins:\n  - name: web1\n    url: ssh://127.0.0.1:%d\n%s", s.tlsPort, s.sshd.port, strings.ReplaceAll(o.services, "SSHDPORT", fmt.Sprint(s.sshd.port))))
 	s.startGateway(o.gatewayPrefix...)
 	s.startConnector()
 	s.waitForOrigins(1 + strings.Count(o.services, "name:"))

@@ -127,6 +127,7 @@ func attrs(e sshgate.Event) []slog.Attr {
 	text("login", string(e.Login))
 	text("channel", string(e.Channel))
 	text("activity", string(e.Activity))
+	text("purpose", e.Purpose)
 	text("detail", e.Detail)
 	if e.Allowed || e.Kind == sshgate.EventDecision {
 		list = append(list, slog.Bool("allowed", e.Allowed))

@@ -217,6 +217,8 @@ func (b *Broker) decide(ctx context.Context, client Client, host string, port ui
 	switch {
 	case p.decision.Expired:
 		return nil, Expired(p.ID, client.Renew, reason)
+	case !p.decision.Allowed && p.decision.Purpose:
+		return nil, NeedsPurpose(p.ID, endpoint.Origin, reason)
 	case !p.decision.Allowed:
 		return nil, NotThere(p.ID, endpoint.Origin, reason)
 	}
@@ -273,6 +275,17 @@ func Expired(id sshgate.RequestID, renew string, cause error) *sshgate.Denied {
 		RequestID: id,
 		Code:      sshgate.DenialExpired,
 		Sentence:  "your sign-in has expired; to renew it, " + renew,
+		Cause:     cause,
+	}
+}
+
+// NeedsPurpose is the answer where a rule wants to know what the access is for:
+// nobody can be asked here.
+func NeedsPurpose(id sshgate.RequestID, name sshgate.OriginName, cause error) *sshgate.Denied {
+	return &sshgate.Denied{
+		RequestID: id,
+		Code:      sshgate.DenialPolicy,
+		Sentence:  fmt.Sprintf("%s wants to be told what it is for, and only ssh through the gateway itself can ask: ssh LOGIN+%s@GATEWAY", name, name),
 		Cause:     cause,
 	}
 }

@@ -58,7 +58,13 @@ func newBroker(t *testing.T, w *world) *Broker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := &sshgate.Policy{SessionDuration: time.Hour, Applications: []sshgate.Application{{Name: "lab", Hosts: []sshgate.HostPattern{host}, Rules: []sshgate.Rule{{
+	asks, err := sshgate.ParseHostPattern("asks.lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := &sshgate.Policy{SessionDuration: time.Hour, Applications: []sshgate.Application{{Name: "asks", Hosts: []sshgate.HostPattern{asks}, Rules: []sshgate.Rule{{
+		Name: "why", Action: sshgate.Allow, Include: []sshgate.Selector{sshgate.Everyone{}}, Logins: []sshgate.LoginTemplate{deploy}, EndToEnd: true, Purpose: true,
+	}}}, {Name: "lab", Hosts: []sshgate.HostPattern{host}, Rules: []sshgate.Rule{{
 		Name: "all", Action: sshgate.Allow, Include: []sshgate.Selector{sshgate.Everyone{}}, Logins: []sshgate.LoginTemplate{deploy}, EndToEnd: true, Ports: []uint16{5432},
 	}}}}}
 	b, err := New(Config{Policy: func() *sshgate.Policy { return policy }, Tunnel: w, HostPins: w, Events: w, DialTimeout: time.Second, Now: func() time.Time { return now }})
@@ -89,6 +95,7 @@ func TestDenials(t *testing.T) {
 		"another port":        {"a.lab", 23, 0, nil, true, sshgate.DenialPolicy, "there is no origin", 0},
 		"no name":             {"a\x1b[31m", 22, 0, nil, true, sshgate.DenialPolicy, `there is no origin "a?[31m"`, 0},
 		"no port":             {"a.lab", 70000, 0, nil, true, sshgate.DenialPolicy, "there is no origin", 0},
+		"for a purpose":       {"asks.lab", 22, 0, nil, true, sshgate.DenialPolicy, "asks.lab wants to be told what it is for", 0},
 		"too old":             {"a.lab", 22, 2 * time.Hour, nil, true, sshgate.DenialExpired, "to renew it, do it again", 0},
 		"never published":     {"a.lab", 22, 0, connector.ErrOffline, false, sshgate.DenialPolicy, "there is no origin", 1},
 		"offline":             {"a.lab", 22, 0, connector.ErrOffline, true, sshgate.DenialOffline, "is offline", 1},

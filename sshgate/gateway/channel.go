@@ -60,7 +60,7 @@ func (c *conn) channel(g *grant, nc gossh.NewChannel) {
 		c.jump(g, nc)
 		return
 	}
-	kind, detail, err := describe(nc)
+	kind, activity, err := describe(nc)
 	if err != nil {
 		_ = nc.Reject(gossh.UnknownChannelType, err.Error())
 		return
@@ -71,21 +71,29 @@ func (c *conn) channel(g *grant, nc gossh.NewChannel) {
 		return
 	}
 	defer leave()
-	a, denial := c.ask(g, g.target, kind, detail)
+	a, denial := c.ask(g, g.target, kind, activity, clip(activity.Destination, maxDetail))
 	if denial != nil {
 		c.reject(nc, denial)
 		return
 	}
-	if kind == sshgate.ChannelSession && c.needsAgent(a) {
-		c.sessionWithAgent(a, nc)
+	if kind == sshgate.ChannelSession && (a.pending() || c.needsAgent(a)) {
+		c.sessionAccepted(a, nc)
 		return
 	}
 	up, denial := c.reach(a, nil)
 	if denial != nil {
+		c.unreached(a)
 		c.reject(nc, denial)
 		return
 	}
 	c.join(a, up, nc)
+}
+
+// unreached puts on record that a session was allowed in which nothing will run.
+func (c *conn) unreached(a *access) {
+	if a.channel == sshgate.ChannelSession {
+		c.recordDecision(a)
+	}
 }
 
 // join opens the same channel at the origin and, once it is open, accepts the
@@ -134,16 +142,16 @@ func (c *conn) rejectLike(a *access, nc gossh.NewChannel, err error) {
 }
 
 // describe says what a channel of the client is for.
-func describe(nc gossh.NewChannel) (sshgate.Channel, string, error) {
+func describe(nc gossh.NewChannel) (channel sshgate.Channel, a sshgate.Activity, err error) {
 	switch nc.ChannelType() {
 	case typeSession:
-		return sshgate.ChannelSession, "", nil
+		return sshgate.ChannelSession, a, nil
 	case typeDirectTCP:
 		m, err := parseDirectTCP(nc)
 		if err != nil {
-			return "", "", err
+			return "", a, err
 		}
-		return sshgate.ChannelForward, clip(fmt.Sprintf("%s:%d", m.Host, m.Port), maxDetail), nil
+		return sshgate.ChannelForward, forwardTo(sshgate.ActivityForward, m.Host, m.Port), nil
 	case typeDirectUnix:
 		var m struct {
 			Path     string
@@ -151,11 +159,11 @@ func describe(nc gossh.NewChannel) (sshgate.Channel, string, error) {
 			Unused   uint32
 		}
 		if err := gossh.Unmarshal(nc.ExtraData(), &m); err != nil {
-			return "", "", errors.New("malformed direct-streamlocal request")
+			return "", a, errors.New("malformed direct-streamlocal request")
 		}
-		return sshgate.ChannelUnix, clip(m.Path, maxDetail), nil
+		return sshgate.ChannelUnix, sshgate.Activity{Kind: sshgate.ActivityUnix, Destination: m.Path}, nil
 	}
-	return "", "", fmt.Errorf("channels of type %q are not carried", ascii(clip(nc.ChannelType(), 64)))
+	return "", a, fmt.Errorf("channels of type %q are not carried", ascii(clip(nc.ChannelType(), 64)))
 }
 
 // directTCP is the data of a direct-tcpip channel, RFC 4254 section 7.2.
@@ -312,21 +320,21 @@ var listens = map[string]string{
 
 // listen passes on a request for a listener at the origin (ssh -R).
 func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
-	detail := ""
+	activity := sshgate.Activity{Kind: sshgate.ActivityListen}
 	if req.Type == requestListenTCP {
 		var m listenTCP
 		if gossh.Unmarshal(req.Payload, &m) != nil {
 			return false, nil
 		}
-		detail = fmt.Sprintf("%s:%d", m.Host, m.Port)
+		activity = forwardTo(sshgate.ActivityListen, m.Host, m.Port)
 	} else {
 		var m struct{ Path string }
 		if gossh.Unmarshal(req.Payload, &m) != nil {
 			return false, nil
 		}
-		detail = m.Path
+		activity.Destination = m.Path
 	}
-	a, denial := c.ask(g, g.target, sshgate.ChannelListen, clip(detail, maxDetail))
+	a, denial := c.ask(g, g.target, sshgate.ChannelListen, activity, clip(activity.Destination, maxDetail))
 	if denial == nil {
 		var up *origin
 		if up, denial = c.reach(a, nil); denial == nil {

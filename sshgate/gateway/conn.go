@@ -63,6 +63,8 @@ type conn struct {
 	mu      sync.Mutex       // guards what follows; held briefly, never while dialling
 	closing bool             // no further goroutine may start
 	lent    map[string]*loan // by channel type: what the client has let the origin open
+	purpose string           // what the person last said it is for, "" where nobody asked
+	said    string           // the application that they said it of
 
 	released  []func()          // take the connection out of what is decided about again
 	listeners map[string]func() // and these its listeners, by the request that cancels them

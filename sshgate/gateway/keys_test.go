@@ -74,7 +74,7 @@ func TestUserCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	signer, err := ca.sign("deploy", "alice@example.com session=c-1", now, 5*time.Minute)
+	signer, err := ca.sign("deploy", "alice@example.com session=c-1", now, 5*time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestUserCertificate(t *testing.T) {
 	if cert.KeyId != "alice@example.com session=c-1" || cert.CertType != gossh.UserCert || len(cert.ValidPrincipals) != 1 {
 		t.Errorf("certificate %+v", cert)
 	}
-	again, err := ca.sign("deploy", "x", now, time.Minute)
+	again, err := ca.sign("deploy", "x", now, time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

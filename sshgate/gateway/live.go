@@ -66,6 +66,9 @@ func (c *conn) end(g *grant, ending *live.Ending) {
 func (c *conn) again(a *access) sshgate.Request {
 	req := a.request
 	req.Target.Login = a.decision.Login
+	if req.Opened.IsZero() {
+		req.Opened = req.Time
+	}
 	req.Time = c.srv.cfg.Now()
 	return req
 }

@@ -46,6 +46,8 @@ type origin struct {
 	conn  gossh.Conn
 	login sshgate.Login
 	link  *originLink
+	// extent is what the certificate holds; everything where there is none.
+	extent sshgate.Extent
 }
 
 // originLink is the network connection to an origin. It knows that it is lost
@@ -73,15 +75,21 @@ type access struct {
 	id       sshgate.RequestID
 	grant    *grant
 	target   sshgate.Target
-	request  sshgate.Request
+	request  sshgate.Request // what decision answers
 	decision sshgate.Decision
 	channel  sshgate.Channel
+	activity sshgate.Activity
 	detail   string
 	since    live.Moment // before it was allowed
+	// purpose is what the person said it is for, and said the application that
+	// they said it of, empty where it counts for any.
+	purpose, said string
 }
 
-// ask puts a request for one channel to the policy and records the answer.
-func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, detail string) (*access, *sshgate.Denied) {
+// ask puts a request for one channel to the policy and records the answer, except
+// that a session may be opened: what runs in it is asked about later, and recorded
+// then. A session that only lacks what it is for is returned pending.
+func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, activity sshgate.Activity, detail string) (*access, *sshgate.Denied) {
 	a := &access{id: sshgate.NewRequestID(), grant: g, target: target, channel: channel, detail: detail, since: c.srv.cfg.Live.Moment()}
 	if target.Origin == "" {
 		return nil, &sshgate.Denied{
@@ -93,25 +101,22 @@ func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, det
 	if denial := c.stillGood(g); denial != nil {
 		return nil, denial
 	}
-	a.request = c.request(g.identity, target, channel)
-	a.decision = c.srv.cfg.Policy().Decide(a.request)
-	var gone *sshgate.Denied
-	if a.decision.Allowed {
-		if gone = c.signedIn(g, a.id); gone != nil {
+	a = c.judge(a, activity, detail)
+	if a.decision.Allowed || a.pending() {
+		if gone := c.signedIn(g, a.id); gone != nil {
 			a.decision.Allowed, a.decision.Reason = false, gone.Error()
+			c.recordDecision(a)
+			return nil, gone
 		}
 	}
-	event := a.event(sshgate.EventDecision)
-	event.Allowed = a.decision.Allowed
-	event.Reason = a.decision.Reason
-	c.record(event)
-	switch {
-	case gone != nil:
-		return nil, gone
-	case a.decision.Expired:
-		return nil, endtoend.Expired(a.id, c.renewal(target), errors.New(a.decision.Reason))
-	case !a.decision.Allowed:
-		return nil, endtoend.NotThere(a.id, target.Origin, errors.New(a.decision.Reason))
+	if channel == sshgate.ChannelSession && a.pending() {
+		return a, nil
+	}
+	if !a.decision.Allowed || channel != sshgate.ChannelSession {
+		c.recordDecision(a)
+	}
+	if !a.decision.Allowed {
+		return nil, c.refusal(a, false)
 	}
 	return a, nil
 }
@@ -129,6 +134,8 @@ func (a *access) event(kind sshgate.EventKind) sshgate.Event {
 		Origin:      a.target.Origin,
 		Login:       login,
 		Channel:     a.channel,
+		Activity:    a.activity.Kind,
+		Purpose:     a.purpose,
 		Detail:      a.detail,
 		Application: a.decision.Application,
 		Rule:        a.decision.Rule,
@@ -161,11 +168,11 @@ func (c *conn) reach(a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
 			return nil, c.dialled
 		}
 	}
-	if up.login != a.decision.Login {
+	if up.login != a.decision.Login || !holds(up.extent, a.activity) {
 		return nil, &sshgate.Denied{
 			RequestID: a.id,
 			Sentence:  "the access policy has changed; end this connection and connect again",
-			Cause:     fmt.Errorf("connected as %q, the policy now says %q", up.login, a.decision.Login),
+			Cause:     fmt.Errorf("connected as %q for %+v, the policy now says %q and %v", up.login, up.extent, a.decision.Login, a.activity),
 		}
 	}
 	return up, nil
@@ -185,7 +192,8 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*ori
 	if denial != nil {
 		return nil, denial
 	}
-	config, err := c.clientConfig(ctx, a, keys)
+	extent := c.extent(a)
+	config, err := c.clientConfig(ctx, a, keys, extent)
 	if err != nil {
 		nc.Close()
 		return nil, c.dialFailure(a, err)
@@ -206,7 +214,7 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*ori
 		nc.Close()
 		return nil, c.dialFailure(a, err)
 	}
-	return c.adopt(a, &origin{conn: sc, login: a.decision.Login, link: link}, channels, requests)
+	return c.adopt(a, &origin{conn: sc, login: a.decision.Login, link: link, extent: extent}, channels, requests)
 }
 
 // adopt makes up the connection's origin and starts what serves it.
@@ -257,12 +265,12 @@ func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel) {
 }
 
 // clientConfig is how the gateway presents itself to the origin.
-func (c *conn) clientConfig(ctx context.Context, a *access, keys *agentKeys) (*gossh.ClientConfig, error) {
+func (c *conn) clientConfig(ctx context.Context, a *access, keys *agentKeys, extent sshgate.Extent) (*gossh.ClientConfig, error) {
 	pins, err := c.srv.cfg.HostPins.HostKeys(ctx, a.target.Origin)
 	if err != nil {
 		return nil, fmt.Errorf("looking up the origin's host keys: %w", err)
 	}
-	auth, err := c.originAuth(a, keys)
+	auth, err := c.originAuth(a, keys, extent)
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +288,7 @@ func (c *conn) clientConfig(ctx context.Context, a *access, keys *agentKeys) (*g
 	}, nil
 }
 
-func (c *conn) originAuth(a *access, keys *agentKeys) (gossh.AuthMethod, error) {
+func (c *conn) originAuth(a *access, keys *agentKeys, extent sshgate.Extent) (gossh.AuthMethod, error) {
 	how := c.srv.cfg.Origins(a.target.Origin)
 	switch how.Method {
 	case KeyAuth:
@@ -298,7 +306,7 @@ func (c *conn) originAuth(a *access, keys *agentKeys) (gossh.AuthMethod, error) 
 	// The identity comes last: what a provider lets people call themselves must
 	// not pass for a session.
 	keyID := fmt.Sprintf("session=%s request=%s identity=%s", c.id, a.id, ascii(a.grant.identity.String()))
-	signer, err := c.srv.cfg.CA.sign(a.decision.Login, keyID, c.srv.cfg.Now(), ttl)
+	signer, err := c.srv.cfg.CA.sign(a.decision.Login, keyID, c.srv.cfg.Now(), ttl, extensions(extent))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,18 +35,23 @@ type pipe struct {
 	// early are requests that were taken off clientRequests before.
 	early []*gossh.Request
 	// started, where it is not nil, keeps input and output back until it is
-	// closed: when the request that starts a command was answered, or either side
-	// has closed its channel.
+	// closed: when a command was started, or either side has closed its channel.
+	// The origin may refuse one and take the next.
 	started   chan struct{}
 	startOnce sync.Once
-	// running is set once a command was started; only passClientRequest uses it.
-	running bool
-	// sending is told of every request of the client before it is passed on and
-	// answered after, with what the origin said; received of every request of
-	// the origin before it is passed on.
-	sending  func(req *gossh.Request)
+	// running is set once a command was started, and refused once one was refused;
+	// only passClientRequest uses them.
+	running, refused bool
+	// sending decides on every request of the client before it is passed on; those
+	// that it answers false to it has dealt with. answered is told of the others
+	// after, with what the origin said; received of every request of the origin
+	// before it is passed on.
+	sending  func(req *gossh.Request) bool
 	answered func(req *gossh.Request, ok bool, err error)
 	received func(req *gossh.Request)
+	// files is set before started is closed where what is carried is SFTP and files
+	// may not go both ways. Otherwise the bytes pass unread.
+	files atomic.Pointer[sftpFilter]
 	// lost tells that the origin's channel ended without the origin's doing.
 	lost func() bool
 	// beforeClose may write to the client's channel when all else is said.
@@ -68,7 +74,7 @@ func (p *pipe) run() {
 	all.Go(func() {
 		defer close(inputDone)
 		p.waitForStart() // or sshd would never close the command's input: EOF came before it
-		_ = endtoend.Copy(p.origin, p.client, &p.in)
+		p.copyInput()
 		_ = p.origin.CloseWrite() // fails where the origin closed first
 	})
 	all.Go(func() {
@@ -107,8 +113,28 @@ func (p *pipe) copyOutput() {
 	p.waitForStart()
 	var stderr sync.WaitGroup
 	stderr.Go(func() { _ = endtoend.Copy(p.client.Stderr(), p.origin.Stderr(), &p.out) })
-	_ = endtoend.Copy(p.client, p.origin, &p.out)
+	if files := p.files.Load(); files != nil {
+		p.filtered(files.fromOrigin(p.origin, &p.out))
+	} else {
+		_ = endtoend.Copy(p.client, p.origin, &p.out)
+	}
 	stderr.Wait()
+}
+
+func (p *pipe) copyInput() {
+	if files := p.files.Load(); files != nil {
+		p.filtered(files.fromClient(p.origin, p.client, &p.in))
+	} else {
+		_ = endtoend.Copy(p.origin, p.client, &p.in)
+	}
+}
+
+// filtered ends a session in which something else than SFTP is spoken.
+func (p *pipe) filtered(err error) {
+	if errors.Is(err, errNotSFTP) {
+		tell(p.client, err.Error()+", which is all that the access policy allows here")
+		_ = p.origin.Close() // fails where the origin closed first
+	}
 }
 
 func (p *pipe) passClientRequests() {
@@ -124,12 +150,17 @@ func (p *pipe) passClientRequest(req *gossh.Request) {
 	p.answering.Lock()
 	defer p.answering.Unlock()
 	starts := startsCommand(req)
-	if starts && p.running {
+	if p.refused || starts && p.running {
 		_ = req.Reply(false, nil) // one command a session, RFC 4254 section 6.5
 		return
 	}
-	if p.sending != nil {
-		p.sending(req)
+	if p.sending != nil && !p.sending(req) {
+		if starts {
+			p.refused = true
+			_ = p.origin.Close() // fails where the origin closed first
+			p.start()
+		}
+		return
 	}
 	// Whether a command was started is for the record, whatever the client asked.
 	ok, err := p.origin.SendRequest(req.Type, req.WantReply || starts, req.Payload)
@@ -137,8 +168,8 @@ func (p *pipe) passClientRequest(req *gossh.Request) {
 	if p.answered != nil {
 		p.answered(req, ok, err)
 	}
-	if starts {
-		p.running = p.running || ok
+	if starts && ok {
+		p.running = true
 		p.start()
 	}
 }

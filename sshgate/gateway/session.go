@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -30,17 +31,20 @@ const maxCommand = 800 // bytes; with the rest of the detail below maxDetail
 
 // session is a channel to the origin that the client asked for, while it lasts.
 type session struct {
-	conn   *conn
+	conn *conn
+	// access is under which the session runs: as it was opened, then as what runs
+	// in it was allowed. It changes with pipe.answering held.
 	access *access
 	up     *origin
 	pipe   *pipe
 	start  time.Time
 
 	// detail is what was started, and open that its start is recorded and its
-	// end is not. Both belong to the goroutine that passes the client's requests
+	// end is not. They belong to the goroutine that passes the client's requests
 	// on, and to carry after it.
-	detail string
-	open   bool
+	detail   string
+	open     bool
+	terminal bool // the client has one
 
 	ended atomic.Pointer[live.Ending] // why it is no longer allowed, nil while it is
 	done  chan struct{}               // closed when nothing of it is left
@@ -77,18 +81,38 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 	}
 }
 
-// sending sees the client's requests before the origin does: nothing is started
-// that is not on record.
-func (s *session) sending(req *gossh.Request) {
+// sending sees the client's requests before the origin does: nothing reaches it
+// that is not allowed, and nothing is started that is not on record.
+func (s *session) sending(req *gossh.Request) bool {
 	switch {
 	case startsCommand(req):
-		s.detail = describeStart(req)
+		if !s.mayStart(req) {
+			return false
+		}
+		s.detail = s.access.detail
 		s.recordStart()
+		return true
 	case req.Type == requestAgent:
-		s.conn.lend(typeAgent, s.access)
+		if s.mayLend(sshgate.ActivityAgent, typeAgent) {
+			return true
+		}
 	case req.Type == requestX11:
-		s.conn.lend(typeX11, s.access)
+		if s.mayLend(sshgate.ActivityX11, typeX11) {
+			return true
+		}
+	case passedOn[req.Type]:
+		if purpose, mine := purposeFrom(req); mine { // the origin has no use for it
+			if !s.open {
+				s.access = s.access.saying(purpose)
+			}
+			_ = req.Reply(!s.open, nil) // fails only with the connection
+			return false
+		}
+		s.terminal = s.terminal || req.Type == "pty-req"
+		return true
 	}
+	_ = req.Reply(false, nil) // fails only with the connection
+	return false
 }
 
 // answered sees what the origin said to them.
@@ -97,6 +121,11 @@ func (s *session) answered(req *gossh.Request, ok bool, err error) {
 	case ok || err != nil || !req.WantReply && !startsCommand(req):
 	case startsCommand(req):
 		s.recordEnd("refused by the origin")
+		if !req.WantReply && s.terminal && s.access.decision.Purpose { // it was granted when the person was asked
+			tell(s.pipe.client, fmt.Sprintf("%s refused the session", s.access.target.Origin))
+			sendExit(s.pipe.client, exitLost)
+			_ = s.pipe.client.Close() // fails only with the channel
+		}
 	case req.Type == requestAgent:
 		s.conn.unlend(typeAgent)
 	case req.Type == requestX11:
@@ -202,18 +231,28 @@ func (c *conn) needsAgent(a *access) bool {
 	return c.srv.cfg.Origins(a.target.Origin).Method == AgentAuth && c.liveOrigin() == nil
 }
 
-// sessionWithAgent carries a session whose origin is entered with the agent that
-// the client forwards. The client offers it in a request on the open channel, so
-// here, and only here, the channel is accepted before the origin is reached.
-func (c *conn) sessionWithAgent(a *access, nc gossh.NewChannel) {
+// sessionAccepted carries a session that is accepted before the origin is reached:
+// one whose origin is entered with the agent that the client forwards, which it
+// offers in a request on the open channel, and one that has yet to say what it is
+// for.
+func (c *conn) sessionAccepted(a *access, nc gossh.NewChannel) {
 	client, incoming, err := nc.Accept()
 	if err != nil {
 		return
 	}
 	requests := c.queue(incoming)
-	early, offered := requestsUntilStart(requests)
+	var early []*gossh.Request
+	var denial *sshgate.Denied
 	var keys *agentKeys
-	if offered {
+	if a.pending() {
+		if a, early, denial = c.prepare(a, client, requests); denial != nil {
+			c.turnAway(client, requests, early, denial, exitRefused)
+			return
+		}
+	} else {
+		early = requestsUntilStart(requests)
+	}
+	if slices.ContainsFunc(early, func(req *gossh.Request) bool { return req.Type == requestAgent }) {
 		keys = &agentKeys{conn: c}
 	}
 	up, denial := c.reach(a, keys)
@@ -228,38 +267,43 @@ func (c *conn) sessionWithAgent(a *access, nc gossh.NewChannel) {
 		}
 		denial = c.dialFailure(a, err)
 	}
+	c.unreached(a)
+	c.turnAway(client, requests, early, denial, exitLost)
+}
+
+// turnAway ends a session that was accepted and leads nowhere.
+func (c *conn) turnAway(client gossh.Channel, requests *requestQueue, early []*gossh.Request, denial *sshgate.Denied, status uint32) {
 	c.log.Info("session refused", "request", denial.RequestID, "cause", denial.Error())
 	for _, req := range early {
 		_ = req.Reply(true, nil) // or the client would show its own, lesser error
 	}
 	c.start(requests.discard)
 	tell(client, denial.UserMessage())
-	sendExit(client, exitLost)
+	sendExit(client, status)
 	client.Close()
 }
 
 // requestsUntilStart takes requests until the client's agent is offered or a
-// command is started, and tells whether the agent was offered. A client that
+// command is started. A client that
 // waits for an answer before it goes on is not kept waiting for long.
-func requestsUntilStart(requests *requestQueue) (early []*gossh.Request, offered bool) {
+func requestsUntilStart(requests *requestQueue) (early []*gossh.Request) {
 	var impatient <-chan time.Time
 	for {
 		select {
 		case req, ok := <-requests.waiting:
 			if !ok {
-				return early, false
+				return early
 			}
 			// The bytes stay on the queue's account: early is part of it.
 			early = append(early, req)
-			offered = req.Type == requestAgent
-			if offered || startsCommand(req) || len(early) == maxQueuedRequests {
-				return early, offered
+			if req.Type == requestAgent || startsCommand(req) || len(early) == maxQueuedRequests {
+				return early
 			}
 			if req.WantReply && impatient == nil {
 				impatient = time.After(answerHold)
 			}
 		case <-impatient:
-			return early, false
+			return early
 		}
 	}
 }

@@ -50,6 +50,8 @@ func (a *API) certificate(w http.ResponseWriter, r *http.Request, who caller) {
 	switch reason := errors.New(decision.Reason); {
 	case decision.Expired:
 		fail(w, ofDenial(endtoend.Expired(event.Request, who.client().Renew, reason)))
+	case !decision.Allowed && decision.Purpose:
+		fail(w, ofDenial(endtoend.NeedsPurpose(event.Request, req.Target.Origin, reason)))
 	case !event.Allowed:
 		fail(w, ofDenial(endtoend.NotThere(event.Request, req.Target.Origin, reason)))
 	default:
