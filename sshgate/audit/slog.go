@@ -52,7 +52,7 @@ func levelOf(e sshgate.Event) slog.Level {
 	switch e.Kind {
 	case sshgate.EventLoginFailure, sshgate.EventRefused:
 		return slog.LevelWarn
-	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment:
+	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment, sshgate.EventCommand:
 		if !e.Allowed {
 			return slog.LevelWarn
 		}
@@ -86,6 +86,8 @@ func kindInWords(kind sshgate.EventKind) string {
 		return "connector enrolment"
 	case sshgate.EventCredential:
 		return "credential"
+	case sshgate.EventCommand:
+		return "command"
 	}
 	return plain(string(kind))
 }

@@ -40,22 +40,42 @@ func (s *SQLite) PutAccessToken(ctx context.Context, rec sshgate.AccessTokenReco
 // after its end, see DeleteExpired.
 func (s *SQLite) AccessToken(ctx context.Context, hash []byte) (sshgate.AccessTokenRecord, error) {
 	const doing = "look up an access token"
-	var (
-		rec                  sshgate.AccessTokenRecord
-		identity             string
-		createdAt, expiresAt int64
-	)
-	err := s.read.QueryRowContext(ctx, `
-		SELECT hash, identity, created_at, expires_at FROM access_tokens WHERE hash = ?`, hash).
-		Scan(&rec.Hash, &identity, &createdAt, &expiresAt)
-	if err == nil {
-		rec.Identity, err = decodeIdentity(identity)
+	rec, err := scanAccessToken(s.read.QueryRowContext(ctx, `
+		SELECT hash, identity, created_at, expires_at FROM access_tokens WHERE hash = ?`, hash))
+	return rec, wrap(ctx, doing, err)
+}
+
+func scanAccessToken(row scanner) (rec sshgate.AccessTokenRecord, err error) {
+	var identity string
+	var createdAt, expiresAt int64
+	if err := row.Scan(&rec.Hash, &identity, &createdAt, &expiresAt); err != nil {
+		return sshgate.AccessTokenRecord{}, err
 	}
-	if err != nil {
-		return sshgate.AccessTokenRecord{}, wrap(ctx, doing, err)
+	if rec.Identity, err = decodeIdentity(identity); err != nil {
+		return sshgate.AccessTokenRecord{}, err
 	}
 	rec.CreatedAt, rec.ExpiresAt = fromMicros(createdAt), fromMicros(expiresAt)
 	return rec, nil
+}
+
+// AccessTokens returns the access tokens that have not expired, the oldest first.
+func (s *SQLite) AccessTokens(ctx context.Context) (recs []sshgate.AccessTokenRecord, err error) {
+	const doing = "list the access tokens"
+	rows, err := s.read.QueryContext(ctx, `
+		SELECT hash, identity, created_at, expires_at FROM access_tokens
+		WHERE expires_at > ? ORDER BY created_at, hash`, toMicros(s.now()))
+	if err != nil {
+		return nil, wrap(ctx, doing, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		rec, err := scanAccessToken(rows)
+		if err != nil {
+			return nil, wrap(ctx, doing, err)
+		}
+		recs = append(recs, rec)
+	}
+	return recs, wrap(ctx, doing, rows.Err())
 }
 
 // DeleteAccessToken forgets an access token; ErrNotFound when there is none.

@@ -58,7 +58,11 @@ type Store interface {
 
 	PutAccessToken(context.Context, sshgate.AccessTokenRecord) error
 	AccessToken(ctx context.Context, hash []byte) (sshgate.AccessTokenRecord, error)
+	AccessTokens(context.Context) ([]sshgate.AccessTokenRecord, error)
 	DeleteAccessToken(ctx context.Context, hash []byte) error
+
+	NoteUse(ctx context.Context, id sshgate.IdentityKey, target sshgate.Target, at time.Time) error
+	LastUses(context.Context, sshgate.IdentityKey) ([]sshgate.LastUse, error)
 
 	Ping(context.Context) error
 	Close() error
@@ -103,6 +107,7 @@ func Run(t *testing.T, newState func(t *testing.T) State) {
 		{"AccessTokenRefused", testAccessTokenRefused},
 		{"AccessTokenSweep", testAccessTokenSweep},
 		{"AccessTokensOfIdentity", testAccessTokensOfIdentity},
+		{"LastUses", testLastUses},
 		{"SurvivesReopening", testSurvivesReopening},
 		{"PinRace", testPinRace},
 		{"WritersRace", testWritersRace},
