@@ -17,6 +17,7 @@ import (
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/audit"
+	"github.com/sshgate/sshgate/sshgate/console"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
@@ -47,6 +48,7 @@ type gatewayd struct {
 	tokens  *authflow.Tokens
 	hub     *connector.Hub
 	desk    *enrolment.Desk
+	console *console.Console
 	ssh     *gateway.Server
 	helpers *endtoend.Broker // for connections of the TLS port
 	api     *web.API
@@ -98,7 +100,8 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
 	}})
-	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
+	latest := console.NewLatest(latestEvents)
+	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics, latest, console.Uses{Store: g.store, Log: g.log})
 
 	g.oidc, err = authflow.NewOIDC(authflow.OIDCConfig{
 		Issuer:       g.cfg.SignIn.Issuer,
@@ -130,6 +133,9 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	if g.console, err = g.newConsole(latest); err != nil {
+		return err
+	}
 	if g.ssh, err = g.newSSH(); err != nil {
 		return err
 	}
@@ -151,6 +157,7 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 		SignIns:            g.pending,
 		Logins:             g.store,
 		Services:           g.tokens,
+		Console:            g.console,
 		Tunnel:             g.hub,
 		HostPins:           g.store,
 		CA:                 g.userCA,

@@ -29,8 +29,9 @@ var mayImport = map[string][]string{
 
 	"sshgate/endtoend":  {"sshgate", "connector"},
 	"sshgate/enrolment": {"sshgate", "connector"},
-	"sshgate/console":   {"sshgate", "connector", "sshgate/audit"},
-	"sshgate/gateway":   {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/console", "sshgate/endtoend"},
+	"sshgate/console":   {"sshgate", "connector", "sshgate/audit", "sshgate/endtoend"},
+	"sshgate/console/":  {"sshgate"},
+	"sshgate/gateway":   {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/console", "sshgate/console/picker", "sshgate/endtoend"},
 	"sshgate/web":       {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend", "sshgate/enrolment", "internal/wsstream"},
 
 	// The origin and the provider of the demo stand for strangers.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/endtoend"
 )
 
 // LocalIssuer is the issuer of those who are on the gateway's own machine. No
@@ -76,6 +77,18 @@ type Sessions interface {
 	// End ends those for which match holds, telling their users why where there is
 	// a way, and returns how many those were.
 	End(match func(Session) bool, reason string) int
+	// SignOut ends all connections of an identity likewise, and returns how many
+	// sessions those had.
+	SignOut(id sshgate.IdentityKey, reason string) int
+}
+
+// OfPassage is the session that an end-to-end connection is.
+func OfPassage(p *endtoend.Passage) Session {
+	f := p.Facts()
+	return Session{
+		ID: p.ID, Connection: f.Client.Connection, Identity: f.Client.Identity, Key: f.Client.Key, Addr: f.Client.Addr,
+		Origin: f.Endpoint.Origin, Channel: f.Channel, Detail: f.Detail, Since: f.Since,
+	}
 }
 
 // Recorder takes events for the record. *audit.Log is one.

@@ -109,6 +109,10 @@ func (m *memory) End(match func(Session) bool, reason string) int {
 	return n - len(m.sessions)
 }
 
+func (m *memory) SignOut(id sshgate.IdentityKey, reason string) int {
+	return m.End(func(s Session) bool { return s.Identity.Key() == id }, reason)
+}
+
 func published() []connector.OriginStatus {
 	return []connector.OriginStatus{
 		{Origin: "web1", Port: 22, Connectors: []string{"rack1"}},

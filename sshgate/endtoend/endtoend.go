@@ -56,8 +56,9 @@ type Broker struct {
 
 	mu       sync.Mutex // guards what follows
 	draining bool
-	open     int           // passages
-	drained  chan struct{} // closed when draining and none is open
+	open     int                    // passages
+	live     map[*Passage]time.Time // those that are carried, since when
+	drained  chan struct{}          // closed when draining and none is open
 }
 
 // New checks the configuration and returns a broker.
@@ -69,7 +70,7 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Broker{cfg: cfg, drained: make(chan struct{})}, nil
+	return &Broker{cfg: cfg, drained: make(chan struct{}), live: make(map[*Passage]time.Time)}, nil
 }
 
 // Drain refuses further passages and waits until those that are open have ended or

@@ -49,6 +49,8 @@ func (p *Passage) Carry(ctx context.Context, client Stream) error {
 	now := p.broker.cfg.Now
 	p.broker.cfg.Events.Record(p.event(sshgate.EventSessionStart))
 	begin := now()
+	p.broker.begin(p, begin)
+	defer p.broker.end(p)
 	in, out, err := splice(ctx, client, p.conn)
 	end := p.event(sshgate.EventSessionEnd)
 	end.BytesIn, end.BytesOut, end.Duration = in, out, now().Sub(begin)

@@ -227,6 +227,7 @@ func (c *conn) admit(g *grant) *gossh.Permissions {
 	c.net.unlimited.Store(true)
 	c.net.limit(0)
 	c.authenticated()
+	c.granted.Store(g)
 	return g.permissions()
 }
 

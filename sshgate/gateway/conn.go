@@ -46,6 +46,10 @@ type conn struct {
 	// counted falls when the connection no longer counts as unauthenticated.
 	counted sync.Once
 
+	// granted is what the connection authenticated as, for those who end it. It lets
+	// nobody in.
+	granted atomic.Pointer[grant]
+
 	// ssh is the connection once it is authenticated.
 	ssh atomic.Pointer[gossh.ServerConn]
 
@@ -54,9 +58,10 @@ type conn struct {
 	channels atomic.Int32
 	uncalled atomic.Int32 // channels that the origin opened for no reason
 
-	mu      sync.Mutex       // guards what follows; held briefly, never while dialling
-	closing bool             // no further goroutine may start
-	lent    map[string]*loan // by channel type: what the client has let the origin open
+	mu      sync.Mutex           // guards what follows; held briefly, never while dialling
+	closing bool                 // no further goroutine may start
+	lent    map[lending]*loan    // what the client has let origins open
+	picked  map[*origin]struct{} // the origins of sessions that picked one
 
 	// dialling is held while the origin is dialled, so that channels opened at
 	// once share one connection. Never taken with mu held.
@@ -75,7 +80,8 @@ func newConn(s *Server, nc net.Conn) *conn {
 		ctx:    ctx,
 		cancel: cancel,
 		gone:   make(chan struct{}),
-		lent:   make(map[string]*loan),
+		lent:   make(map[lending]*loan),
+		picked: make(map[*origin]struct{}),
 	}
 	c.net = &clientConn{Conn: nc, owner: c, budget: preAuthBytes}
 	c.log = s.cfg.Log.With("connection", c.id, "client", c.addr.String())
@@ -118,12 +124,9 @@ func (c *conn) close(cause error) {
 	c.cancel(cause)
 	c.mu.Lock()
 	c.closing = true
-	up := c.origin
 	c.mu.Unlock()
 	c.net.Close()
-	if up != nil {
-		up.link.Close()
-	}
+	c.closeOrigins()
 }
 
 // enter counts a goroutine in that the connection waits for; the caller owes it
@@ -168,9 +171,7 @@ func (c *conn) channelDone() {
 // goodbye ends the connection, with a last word to the user of each session.
 func (c *conn) goodbye(cause error) {
 	c.cancel(cause)
-	if up := c.liveOrigin(); up != nil {
-		up.link.Close() // its sessions tell their users, then serveOrigin ends the connection
-	}
+	c.closeOrigins()                    // their sessions tell their users, then serveOrigin ends the connection
 	c.closeWithin(2*goodbyeTime, cause) // whatever stalls
 }
 

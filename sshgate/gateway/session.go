@@ -40,13 +40,16 @@ type session struct {
 	detail string
 	open   bool
 
-	mu   sync.Mutex // guards exit
-	exit string     // how it ended, "" while it has not
+	mu    sync.Mutex    // guards what follows
+	exit  string        // how it ended, "" while it has not
+	ended string        // why somebody ended it, "" where nobody did
+	gone  chan struct{} // closed when it has
 }
 
 // carry runs p until both its sides are closed, with an event at either end.
 func (c *conn) carry(a *access, up *origin, p *pipe) {
-	s := &session{conn: c, access: a, up: up, pipe: p, start: c.srv.cfg.Now(), detail: a.detail}
+	s := &session{conn: c, access: a, up: up, pipe: p, start: c.srv.cfg.Now(), detail: a.detail, gone: make(chan struct{})}
+	defer close(s.gone)
 	p.lost = up.link.lost.Load
 	if a.channel == sshgate.ChannelSession {
 		p.sending = s.sending
@@ -59,7 +62,7 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 	}
 	p.run()
 	if s.open {
-		reason := ""
+		reason := s.endedBy()
 		if s.exit == "" && p.lost() {
 			reason = s.lossReason()
 		}
@@ -75,9 +78,9 @@ func (s *session) sending(req *gossh.Request) {
 		s.detail = describeStart(req)
 		s.recordStart()
 	case req.Type == requestAgent:
-		s.conn.lend(typeAgent, s.access)
+		s.conn.lend(s.up, typeAgent, s.access)
 	case req.Type == requestX11:
-		s.conn.lend(typeX11, s.access)
+		s.conn.lend(s.up, typeX11, s.access)
 	}
 }
 
@@ -87,10 +90,14 @@ func (s *session) answered(req *gossh.Request, ok bool, err error) {
 	case ok || err != nil || !req.WantReply && !startsCommand(req):
 	case startsCommand(req):
 		s.recordEnd("refused by the origin")
+		if s.conn.isPicked(s.up) { // the client was told that it runs
+			tell(s.pipe.client, fmt.Sprintf("%s refused the session (request %s)", s.access.target.Origin, s.access.id))
+			_ = s.pipe.origin.Close() // fails where the origin closed first
+		}
 	case req.Type == requestAgent:
-		s.conn.unlend(typeAgent)
+		s.conn.unlend(s.up, typeAgent)
 	case req.Type == requestX11:
-		s.conn.unlend(typeX11)
+		s.conn.unlend(s.up, typeX11)
 	}
 }
 
@@ -99,10 +106,12 @@ func (s *session) recordStart() {
 	start := s.access.event(sshgate.EventSessionStart)
 	start.Detail = s.detail
 	s.conn.record(start)
+	s.conn.srv.running.add(s, s.detail, start.Time)
 }
 
 func (s *session) recordEnd(reason string) {
 	s.open = false
+	s.conn.srv.running.remove(s)
 	end := s.access.event(sshgate.EventSessionEnd)
 	end.Detail, end.Exit, end.Reason = s.detail, s.exit, reason
 	end.BytesIn, end.BytesOut = s.pipe.in.Load(), s.pipe.out.Load()
@@ -158,15 +167,28 @@ func (s *session) beforeClose() {
 	if s.exit != "" {
 		return
 	}
-	if s.pipe.lost() {
+	if s.ended != "" {
+		tell(s.pipe.client, s.ended)
+	} else if s.pipe.lost() {
 		tell(s.pipe.client, fmt.Sprintf("%s (request %s)", s.lossReason(), s.access.id))
 	}
 	sendExit(s.pipe.client, exitLost)
 }
 
+// endedBy says why somebody ended the session, "" where nobody did.
+func (s *session) endedBy() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
 func (s *session) lossReason() string {
-	if errors.Is(context.Cause(s.conn.ctx), errShuttingDown) {
+	var by ended
+	switch cause := context.Cause(s.conn.ctx); {
+	case errors.Is(cause, errShuttingDown):
 		return "the gateway is shutting down, the session has ended"
+	case errors.As(cause, &by):
+		return by.reason
 	}
 	return fmt.Sprintf("the connection to %s was lost", s.access.target.Origin)
 }

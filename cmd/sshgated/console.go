@@ -1,0 +1,55 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/console"
+	"github.com/sshgate/sshgate/sshgate/endtoend"
+)
+
+// latestEvents is how many events are kept in memory, for "events".
+const latestEvents = 1000
+
+// newConsole is what answers those who name no origin, and sshgated ctl.
+func (g *gatewayd) newConsole(latest *console.Latest) (*console.Console, error) {
+	return console.New(console.Config{
+		Policy:    g.cfg.Policy,
+		Origins:   g.hub.Origins,
+		Logins:    g.store,
+		State:     g.store,
+		Sessions:  openSessions{g},
+		Latest:    latest,
+		Events:    g.events,
+		Advertise: g.cfg.SSH.Advertise,
+		Log:       g.log,
+	})
+}
+
+// openSessions are those of both ports.
+type openSessions struct{ *gatewayd }
+
+func (o openSessions) Sessions() []console.Session {
+	list := o.ssh.Sessions()
+	for _, p := range o.helpers.Live() {
+		list = append(list, console.OfPassage(p))
+	}
+	return list
+}
+
+func (o openSessions) End(match func(console.Session) bool, reason string) int {
+	return o.ssh.End(match, reason) + o.endHelpers(match)
+}
+
+func (o openSessions) SignOut(id sshgate.IdentityKey, reason string) int {
+	return o.ssh.SignOut(id, reason) + o.endHelpers(func(s console.Session) bool { return s.Identity.Key() == id })
+}
+
+// endHelpers ends connections of the TLS port. Their users can't be told why.
+func (o openSessions) endHelpers(match func(console.Session) bool) int {
+	meant := slices.DeleteFunc(o.helpers.Live(), func(p *endtoend.Passage) bool { return !match(console.OfPassage(p)) })
+	for _, p := range meant {
+		p.Close()
+	}
+	return len(meant)
+}
