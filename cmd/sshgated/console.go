@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
+	"path/filepath"
 	"slices"
 
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/console"
+	"github.com/sshgate/sshgate/sshgate/console/ctl"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 )
 
@@ -25,6 +28,20 @@ func (g *gatewayd) newConsole(latest *console.Latest) (*console.Console, error) 
 		Log:       g.log,
 	})
 }
+
+// serveCtl takes the commands of sshgated ctl. A gateway that cannot goes on
+// without.
+func (g *gatewayd) serveCtl(ctx context.Context) {
+	l, err := ctl.Listen(ctlSocket(g.cfg.DataDir))
+	if err != nil {
+		g.log.Error("sshgated ctl will not work", "err", err)
+		return
+	}
+	ctl.Serve(ctx, l, g.console, g.log)
+}
+
+// ctlSocket is where a gateway takes the commands of sshgated ctl.
+func ctlSocket(dataDir string) string { return filepath.Join(dataDir, "ctl.sock") }
 
 // openSessions are those of both ports.
 type openSessions struct{ *gatewayd }

@@ -348,6 +348,7 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 	}
 	parts.Go(func() { g.cleanUp(lasting) })
 	parts.Go(func() { g.watchRevocations(lasting) })
+	parts.Go(func() { g.serveCtl(lasting) })
 
 	<-serving.Done()
 	stopping()

@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"sshgate/endtoend":  {"sshgate", "connector"},
 	"sshgate/enrolment": {"sshgate", "connector"},
 	"sshgate/console":   {"sshgate", "connector", "sshgate/audit", "sshgate/endtoend"},
-	"sshgate/console/":  {"sshgate"},
+	"sshgate/console/":  {"sshgate", "sshgate/console"},
 	"sshgate/gateway":   {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/console", "sshgate/console/picker", "sshgate/endtoend"},
 	"sshgate/web":       {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend", "sshgate/enrolment", "internal/wsstream"},
 

@@ -93,6 +93,14 @@ func (c *Console) Run(ctx context.Context, who Caller, words []string, out Outpu
 	return c.finish(who, out, c.dispatch(ctx, who, words, out))
 }
 
+// Refuse puts a command on record that the caller may not even try, and says so.
+func (c *Console) Refuse(who Caller, words []string, out Output) int {
+	c.record(who, clipLine(quoted(words)), errAdministrators)
+	return c.finish(who, out, errAdministrators)
+}
+
+func clipLine(line string) string { return line[:min(len(line), maxLine)] }
+
 func (c *Console) finish(who Caller, out Output, err error) int {
 	var usage usageError
 	var refused notAllowed

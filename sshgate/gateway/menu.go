@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/sshgate/sshgate/sshgate"
@@ -82,9 +81,6 @@ func (c *conn) menu(g *grant, nc gossh.NewChannel) {
 func (m *menu) untilStart() *gossh.Request {
 	for req := range m.requests.waiting { // their bytes stay on account: before is kept
 		switch {
-		case req.Type == requestSubsystem:
-			tell(m.client, "there are no files here; name an origin: "+m.conn.loginAt())
-			_ = req.Reply(false, nil) // fails only with the connection
 		case startsCommand(req):
 			return req
 		case len(m.before) >= maxQueuedRequests:
@@ -151,6 +147,12 @@ func (p *ptyRequest) chars() picker.Size {
 // serve runs the command, or lets the user pick where to go and goes there.
 func (m *menu) serve(start *gossh.Request) {
 	_ = start.Reply(true, nil) // before any output; fails only with the connection
+	if start.Type == requestSubsystem {
+		// Refused, clients would leave before they show why.
+		tell(m.client, "there are no files here; name an origin: "+m.conn.loginAt())
+		m.end(m.conn.ctx, console.ExitUsage)
+		return
+	}
 	ctx, cancel := context.WithCancelCause(m.conn.ctx)
 	defer cancel(nil)
 	stop, stopped := m.watch(cancel)
@@ -176,7 +178,7 @@ func (m *menu) serve(start *gossh.Request) {
 	}
 	out := console.Output{Stdout: m.client, Stderr: m.client.Stderr()}
 	if term != nil {
-		out = console.Output{Stdout: terminalWriter{m.client}, Stderr: terminalWriter{m.client.Stderr()}}
+		out = console.Output{Stdout: picker.RawWriter{W: m.client}, Stderr: picker.RawWriter{W: m.client.Stderr()}}
 		m.conn.start(func() { m.interrupts(ctx, cancel) })
 	}
 	code := m.conn.srv.cfg.Console.RunLine(ctx, m.caller(), line, out)
@@ -233,7 +235,7 @@ func (m *menu) terminal() *picker.Terminal {
 	if m.pty == nil {
 		return nil
 	}
-	return &picker.Terminal{In: m.input, Out: m.client, Type: m.pty.Term, Env: m.env, Size: m.pty.chars(), Resize: m.size}
+	return &picker.Terminal{In: m.input, Out: picker.RawWriter{W: m.client}, Type: m.pty.Term, Env: m.env, Size: m.pty.chars(), Resize: m.size}
 }
 
 func (m *menu) caller() console.Caller {
@@ -321,14 +323,4 @@ func (m *menu) replay(start *gossh.Request) (early []*gossh.Request, offered boo
 // loginAt is what to type to name an origin.
 func (c *conn) loginAt() string {
 	return "ssh " + c.srv.commandFor(sshgate.Target{Login: "LOGIN", Origin: "ORIGIN"})
-}
-
-// terminalWriter ends lines as a raw terminal needs it.
-type terminalWriter struct{ w io.Writer }
-
-func (t terminalWriter) Write(p []byte) (int, error) {
-	if _, err := t.w.Write(bytes.ReplaceAll(p, []byte("\n"), []byte("\r\n"))); err != nil {
-		return 0, err
-	}
-	return len(p), nil
 }

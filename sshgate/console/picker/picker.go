@@ -4,6 +4,7 @@
 package picker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -37,10 +38,23 @@ type Input interface {
 	Read(ctx context.Context, p []byte) (int, error)
 }
 
+// RawWriter ends lines as a terminal needs it that does nothing of itself: the far
+// end of an SSH session.
+type RawWriter struct{ W io.Writer }
+
+// Write implements io.Writer.
+func (w RawWriter) Write(p []byte) (int, error) {
+	if _, err := w.W.Write(bytes.ReplaceAll(p, []byte("\n"), []byte("\r\n"))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // Terminal is where somebody sits. Nothing is ever asked of it that it would
 // answer, since the answer could come when it is no longer read here.
 type Terminal struct {
-	In  Input
+	In Input
+	// Out must begin a new line at "\n", see RawWriter.
 	Out io.Writer
 	// Type is the value of TERM, Env what else is known of the environment, as
 	// "NAME=value": NO_COLOR and COLORTERM count.
