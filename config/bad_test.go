@@ -289,7 +289,7 @@ func TestBadConnector(t *testing.T) {
 	tests := []struct {
 		name, in, want string
 	}{
-		{"empty", "", `F:1:1: the file is empty; "sshgated example" prints one to start from`},
+		{"empty", "", `F:1:1: the file is empty; "sshgate connector example" prints one to start from`},
 		{"everything missing", "connections: 2\n", `
 F:1:1: certificate_file: there is no file DIR/connector.crt
 F:1:1: gateway: is missing; expected the gateway's HOST:PORT, as in gate.example.com:443

@@ -27,6 +27,12 @@ var ExampleGateway string
 //go:embed example.connector.yaml
 var ExampleConnector string
 
+// What prints an example of a configuration.
+const (
+	exampleGateway   = "sshgated example"
+	exampleConnector = "sshgate connector example"
+)
+
 // maxFile is the largest configuration that is read, in bytes.
 const maxFile = 1 << 20
 
@@ -36,7 +42,7 @@ const maxFile = 1 << 20
 //
 // What is wrong with the content is reported as an *Error.
 func LoadGateway(path string, env func(string) string) (*Gateway, error) {
-	data, err := read(path)
+	data, err := read(path, exampleGateway)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +52,7 @@ func LoadGateway(path string, env func(string) string) (*Gateway, error) {
 // LoadConnector reads the configuration of the connector, as LoadGateway does
 // that of sshgated.
 func LoadConnector(path string, env func(string) string) (*Connector, error) {
-	data, err := read(path)
+	data, err := read(path, exampleConnector)
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +61,10 @@ func LoadConnector(path string, env func(string) string) (*Connector, error) {
 
 // read returns the file, or a little more than maxFile bytes of it, which
 // parsing then refuses.
-func read(path string) ([]byte, error) {
+func read(path, example string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no configuration %s; name the file, or make one (\"sshgated example\" prints one to start from): %w", path, err)
+		return nil, fmt.Errorf("there is no configuration %s; name the file, or make one (\"%s\" prints one to start from): %w", path, example, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the configuration: %w", err)
@@ -94,7 +100,7 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // parse hands the root of the document to decode and returns what either found
 // wrong. It is the part that the two kinds of configuration share.
-func parse(data []byte, file string, env func(string) string, decode func(cursor)) error {
+func parse(data []byte, file, example string, env func(string) string, decode func(cursor)) error {
 	dir, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {
 		return fmt.Errorf("finding the configuration's directory: %w", err)
@@ -102,7 +108,7 @@ func parse(data []byte, file string, env func(string) string, decode func(cursor
 	if env == nil {
 		env = func(string) string { return "" }
 	}
-	doc := newDocument(file, dir, env)
+	doc := newDocument(file, dir, example, env)
 	if root, ok := doc.root(data); ok {
 		decode(root)
 	}

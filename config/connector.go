@@ -61,7 +61,7 @@ func (o ConnectorOrigin) Endpoint() sshgate.Endpoint {
 // of the file is for messages and says where relative paths start.
 func ParseConnector(data []byte, file string, env func(string) string) (*Connector, error) {
 	k := &Connector{Connections: 2}
-	if err := parse(data, file, env, k.decode); err != nil {
+	if err := parse(data, file, exampleConnector, env, k.decode); err != nil {
 		return nil, err
 	}
 	if k.ServerName == "" {
@@ -85,13 +85,13 @@ func (k *Connector) decode(c cursor) {
 		"gateway": "expected the gateway's HOST:PORT, as in gate.example.com:443",
 		"origins": "expected what the connector publishes",
 	})
-	if !hasCertificate {
+	credentials := k.fromSystemd(c.doc.env)
+	if !hasCertificate && !credentials {
 		publicFile(&k.CertificateFile)(c.standIn("certificate_file", "connector.crt"))
 	}
-	if !hasKey {
+	if !hasKey && !credentials {
 		secretFile(&k.KeyFile)(c.standIn("key_file", "connector.key"))
 	}
-	k.fromSystemd(c.doc.env)
 	if k.Origins != nil && len(k.Origins) == 0 {
 		c.doc.problemAt("origins", "is empty; expected what the connector publishes")
 	}
@@ -104,18 +104,20 @@ func (k *Connector) decode(c cursor) {
 }
 
 // fromSystemd takes what systemd gives to a service (systemd.exec(5)): credentials,
-// which only it and root can read, and a directory to write to.
-func (k *Connector) fromSystemd(env func(string) string) {
+// which only it and root can read, and a directory to write to. It tells whether there
+// are credentials.
+func (k *Connector) fromSystemd(env func(string) string) (credentials bool) {
 	if dir := env("CREDENTIALS_DIRECTORY"); dir != "" {
 		cert, key := filepath.Join(dir, "connector.crt"), filepath.Join(dir, "connector.key")
 		any := func(string, os.FileInfo) error { return nil } // systemd sees to their modes
 		if checkFile(cert, any) == nil && checkFile(key, any) == nil {
-			k.CertificateFile, k.KeyFile = cert, key
+			k.CertificateFile, k.KeyFile, credentials = cert, key, true
 		}
 	}
 	if dir, _, _ := strings.Cut(env("STATE_DIRECTORY"), ":"); dir != "" && k.StateDir == "" {
 		k.StateDir = dir
 	}
+	return credentials
 }
 
 func connectorOrigin(dst *ConnectorOrigin) func(cursor) {

@@ -18,6 +18,7 @@ import (
 type document struct {
 	file     string
 	dir      string // absolute; where relative paths start
+	example  string // the command that prints one
 	env      func(string) string
 	problems []Problem
 	dropped  int                   // problems past maxProblems
@@ -34,8 +35,8 @@ const (
 	maxMerges   = 8
 )
 
-func newDocument(file, dir string, env func(string) string) *document {
-	return &document{file: file, dir: dir, env: env, nodes: map[string]*yaml.Node{}}
+func newDocument(file, dir, example string, env func(string) string) *document {
+	return &document{file: file, dir: dir, example: example, env: env, nodes: map[string]*yaml.Node{}}
 }
 
 // report notes a problem. Those past maxProblems are only counted.
@@ -81,7 +82,7 @@ func (d *document) root(data []byte) (cursor, bool) {
 		return cursor{}, false
 	}
 	if err != nil || len(node.Content) == 0 || isNull(node.Content[0]) {
-		d.report(1, 1, "", `the file is empty; "sshgated example" prints one to start from`)
+		d.report(1, 1, "", fmt.Sprintf("the file is empty; %q prints one to start from", d.example))
 		return cursor{}, false
 	}
 	var second yaml.Node

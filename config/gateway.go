@@ -164,7 +164,7 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
 		},
 	}
-	if err := parse(data, file, env, g.decode); err != nil {
+	if err := parse(data, file, exampleGateway, env, g.decode); err != nil {
 		return nil, err
 	}
 	if g.SSH.Advertise == "" {

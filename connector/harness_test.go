@@ -203,6 +203,26 @@ func (g *gateway) publish(name sshgate.OriginName, address string, change ...fun
 	return a
 }
 
+// busy has a connector's tunnels look as if they carried a connection more, until free
+// is called.
+func (g *gateway) busy(connector string) (free func()) {
+	g.hub.mu.Lock()
+	defer g.hub.mu.Unlock()
+	var busy []*tunnel
+	for t := range g.hub.tunnels {
+		if t.connector == connector {
+			t.streams++
+			g.hub.streams++
+			busy = append(busy, t)
+		}
+	}
+	return func() {
+		for _, t := range busy {
+			t.release()
+		}
+	}
+}
+
 func (g *gateway) waitFor(kind sshgate.EventKind, name sshgate.OriginName) {
 	g.t.Helper()
 	deadline := time.After(testTimeout)

@@ -92,6 +92,7 @@ type Hub struct {
 	ctx     context.Context // done once Close is called
 	cancel  context.CancelCauseFunc
 	serving sync.WaitGroup // calls of Serve
+	dialing sync.WaitGroup // attempts of Dial, which may outlast it
 
 	// announcing is held over a change of what is published and its events, so
 	// that they come in order. It is locked before mu.
@@ -291,8 +292,9 @@ func (r DialRequest) endpoint() sshgate.Endpoint {
 }
 
 // Dial connects to a service of an origin through the tunnel with the fewest connections
-// that publishes it, or through another where that one fails. It waits until
-// ctx is done and no longer than 15 seconds.
+// that publishes it, or through another where that one fails, or has not answered
+// after 1.5 seconds: then the first to answer counts. It waits until ctx is done and no
+// longer than 15 seconds.
 //
 // The error is a *Refusal with the reason where somebody gave one. That
 // includes CodeHostKeyChanged when nobody publishes the origin because its host
@@ -308,125 +310,6 @@ func (h *Hub) Dial(ctx context.Context, req DialRequest) (Conn, error) {
 		return nil, fmt.Errorf("dialling %s: %w", req.endpoint().Short(), err)
 	}
 	return conn, nil
-}
-
-func (h *Hub) dial(ctx context.Context, req DialRequest) (Conn, error) {
-	tunnels, err := h.candidates(req.endpoint())
-	if err != nil {
-		return nil, err
-	}
-	bounded, cancel := context.WithTimeout(ctx, h.timing.dial)
-	defer cancel()
-	var failure error
-	unable := map[place]bool{} // which cannot reach the origin
-	for _, t := range tunnels {
-		if unable[t.place()] {
-			continue
-		}
-		conn, err := t.dial(bounded, req)
-		if err == nil {
-			return conn, nil
-		}
-		switch {
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case bounded.Err() != nil:
-			return nil, &Refusal{CodeDialTimeout, fmt.Sprintf("its connector did not answer within %s", h.timing.dial)}
-		}
-		t.log.Warn("dialling an origin failed", "request", req.RequestID, "origin", req.endpoint().Short(), "err", err)
-		// Tunnels of one place lead to the same: that its origin does not answer is
-		// no reason to ask again. Another connector, or a replica, may be nearer.
-		unable[t.place()] = isOriginFailure(err)
-		failure = graver(failure, err)
-	}
-	var refusal *Refusal
-	if !errors.As(failure, &refusal) {
-		return nil, fmt.Errorf("%w: %w", ErrOffline, failure) // its tunnels are lost
-	}
-	return nil, refusal
-}
-
-// candidates returns the tunnels that publish the service: those that are not
-// suspiciously quiet first, and among them those with few streams.
-func (h *Hub) candidates(service sshgate.Endpoint) ([]*tunnel, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed || h.draining {
-		return nil, &Refusal{CodeDraining, "the gateway is about to stop"}
-	}
-	type ranked struct {
-		*tunnel
-		quiet   bool
-		streams int
-	}
-	var found []ranked
-	var changed *Refusal
-	others := false
-	for t := range h.index.origins[service.Origin] {
-		if refusal := t.refused[service]; refusal != nil && refusal.Code == CodeHostKeyChanged {
-			changed = refusal
-		}
-		if _, ok := t.published[service]; ok && !t.draining {
-			found = append(found, ranked{t, t.line.silence() > 2*h.timing.heartbeat, t.streams})
-		}
-		others = others || t.publishes(service.Origin)
-	}
-	switch {
-	case len(found) > 0:
-	case changed != nil:
-		return nil, changed
-	case others:
-		return nil, ErrNoService
-	default:
-		return nil, ErrOffline
-	}
-	slices.SortFunc(found, func(a, b ranked) int {
-		if a.quiet != b.quiet {
-			if a.quiet {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Compare(a.streams, b.streams)
-	})
-	tunnels := make([]*tunnel, len(found))
-	for i, r := range found {
-		tunnels[i] = r.tunnel
-	}
-	return tunnels, nil
-}
-
-func isOriginFailure(err error) bool {
-	var refusal *Refusal
-	if !errors.As(err, &refusal) {
-		return false
-	}
-	switch refusal.Code {
-	case CodeDialRefused, CodeDialTimeout, CodeDialFailed:
-		return true
-	}
-	return false
-}
-
-// graver picks the failure that says the most: what an origin answered before
-// what a connector did, and that before the loss of a tunnel.
-func graver(a, b error) error {
-	weight := func(err error) int {
-		var refusal *Refusal
-		switch {
-		case err == nil:
-			return 0
-		case isOriginFailure(err):
-			return 3
-		case errors.As(err, &refusal):
-			return 2
-		}
-		return 1
-	}
-	if weight(b) > weight(a) {
-		return b
-	}
-	return a
 }
 
 // OriginStatus is what the hub knows of a service of an origin.
@@ -562,5 +445,6 @@ func (h *Hub) Close() error {
 	h.mu.Unlock()
 	h.cancel(errHubClosed)
 	h.serving.Wait()
+	h.dialing.Wait()
 	return nil
 }

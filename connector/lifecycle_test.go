@@ -69,15 +69,7 @@ func TestDialFallsOver(t *testing.T) {
 	g.startAgent([]Origin{{Name: "web1", Address: o.addr}}, func(cfg *AgentConfig, _ *timing) {
 		cfg.TLS = g.clientTLS("good", "web1")
 	}).waitReady(t)
-	g.hub.mu.Lock()
-	for tun := range g.hub.tunnels {
-		if tun.connector == "good" {
-			tun.streams++ // looks busier
-			defer tun.release()
-			g.hub.streams++
-		}
-	}
-	g.hub.mu.Unlock()
+	defer g.busy("good")()
 	conn := g.mustDial("web1")
 	_, _ = conn.Write([]byte("x"))
 	if _, err := conn.Read(make([]byte, 1)); err != nil {

@@ -24,6 +24,7 @@ type timing struct {
 	header       time.Duration // for a stream's header to arrive
 	originDial   time.Duration // connecting to an origin
 	dial         time.Duration // Hub.Dial
+	hedge        time.Duration // in it, for a tunnel's answer before another is tried, too
 	admit        time.Duration // one call of HubConfig.Admit
 	controlWrite time.Duration // for the other end to take a control message
 	farewell     time.Duration // for the other end to leave first
@@ -47,6 +48,7 @@ func defaultTiming() timing {
 		header:       10 * time.Second,
 		originDial:   10 * time.Second,
 		dial:         15 * time.Second,
+		hedge:        1500 * time.Millisecond,
 		admit:        10 * time.Second,
 		controlWrite: 30 * time.Second,
 		farewell:     3 * time.Second,

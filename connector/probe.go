@@ -53,12 +53,13 @@ func ProbeCertificate(ctx context.Context, address string, cert *ssh.Certificate
 		})},
 		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // it is told nothing but a certificate
 	})
+	var broken *net.OpError
 	switch {
 	case !stop():
 		return false, context.Cause(ctx)
 	case signer.taken:
 		return true, nil
-	case refused:
+	case refused && !errors.Is(err, io.EOF) && !errors.As(err, &broken): // else it is no answer
 		return false, nil
 	}
 	return false, fmt.Errorf("asking %s about a certificate: %w", address, err)

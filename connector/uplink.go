@@ -278,7 +278,7 @@ func advice(code Code) string {
 	case CodeTaken:
 		return "choose another name, or have the gateway's operator release it; a second connector for one origin is a replica, with the same connector name"
 	case CodeNotPermitted:
-		return "have the gateway's operator issue a certificate that names the origin"
+		return "have a certificate made that names the origin, with: sshgate connector login --force"
 	case CodeUnavailable:
 		return "nothing, it is tried again soon; if it lasts, ask the gateway's operator"
 	}

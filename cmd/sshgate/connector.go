@@ -22,8 +22,8 @@ func newConnector() *cobra.Command {
 the servers in its configuration, nothing else, and opens no port; "status" asks it on a
 unix socket of this machine.
 
-"login" has this machine let in at a gateway, by somebody who signs in; "install" makes
-the connector a service of the machine.`,
+Two commands set it up: "login" has this machine let in at a gateway, by somebody who
+signs in; "install" makes the connector a service of the machine.`,
 		Args: subcommand,
 		RunE: help,
 	}

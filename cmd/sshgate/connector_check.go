@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -122,6 +124,7 @@ type hostKeyReport struct {
 }
 
 func check(ctx context.Context, cfg *config.Connector, login string, now time.Time) (*checkReport, error) {
+	cfg = withRenewed(cfg, systemConnectorDir, serviceStateDir)
 	// As run would, for the errors that it would end with.
 	if _, err := newAgent(cfg, nil); err != nil {
 		return nil, err
@@ -156,6 +159,22 @@ func check(ctx context.Context, cfg *config.Connector, login string, now time.Ti
 	report.OK = report.Certificate.Problem == "" && report.Answer.Problem == "" &&
 		!slices.ContainsFunc(report.Origins, func(o originReport) bool { return len(o.Problems) > 0 })
 	return report, nil
+}
+
+// serviceStateDir is where the system's service keeps what renews its certificate,
+// the StateDirectory of its unit. Only root and the service can read it.
+const serviceStateDir = "/var/lib/sshgate-connector"
+
+// withRenewed has the certificate count that renewed the one in the system's
+// directory: there it stays as "login" has put it.
+func withRenewed(cfg *config.Connector, systemDir, stateDir string) *config.Connector {
+	_, err := os.Stat(filepath.Join(stateDir, connector.KeyFile))
+	if cfg.StateDir != "" || filepath.Dir(cfg.KeyFile) != systemDir || err != nil {
+		return cfg
+	}
+	renewed := *cfg
+	renewed.StateDir = stateDir
+	return &renewed
 }
 
 func (c *certificateReport) judge(leaf *x509.Certificate, now time.Time) {

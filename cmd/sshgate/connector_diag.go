@@ -188,7 +188,7 @@ func (b *bundle) fromConfig(ctx context.Context, cfg *config.Connector) {
 		"gateway": cfg.Gateway, "server_name": cfg.ServerName, "connections": cfg.Connections, "origins": list,
 		"certificate_file": cfg.CertificateFile, "key_file": cfg.KeyFile, "gateway_ca_file": cfg.GatewayCAFile,
 	})
-	b.addJSON("certificate.json", certificateOf(cfg))
+	b.addJSON("certificate.json", certificateOf(withRenewed(cfg, systemConnectorDir, serviceStateDir)))
 	ctx, cancel := context.WithTimeout(ctx, diagTimeout)
 	defer cancel()
 	report, err := check(ctx, cfg, "", b.now)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +50,8 @@ a person opens the address in any browser, signs in, and says which hostnames th
 connector may publish, as far as the gateway's policy lets that person. Then the
 connector has a certificate that names them, which renews itself while it runs.
 
-Without --hostname the person chooses from the domains that are theirs to hand out.
+Without --hostname the person chooses from the names and domains that are theirs to
+hand out.
 For machines that nobody sits at there are join tokens: --token-file names a file with
 one, or - for standard input.
 
@@ -58,19 +62,20 @@ there is one.
 
 The gateway's certificate is checked against the authorities that the system trusts,
 those in --ca-file, or the one with --ca-pin, which "sshgated connector pin" prints.
+SSHGATE_GATEWAY and SSHGATE_CA_FILE stand in for flags that are not given.
 
 Exit codes: 0 let in, 1 it failed, 2 a wrong flag, 4 nobody said yes, or the token is
 not good, 6 the gateway cannot be reached or is not who it should be.`,
 		Example: `  sudo sshgate connector login --gateway gate.example.com --hostname web1.example.com
   sudo sshgate connector login --gateway gate.example.com --hostname '*.lab.example.com'
-  sshgate connector login --gateway gate.example.com --token-file - < join-token`,
+  sudo sshgate connector login --gateway gate.example.com --token-file - < join-token`,
 		Args: noArguments,
 		RunE: l.run,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&l.gateway, "gateway", "", "the gateway's `HOST[:PORT]` (443; required)")
 	flags.StringArrayVar(&l.hostnames, "hostname", nil, "what to publish: a name, or a wildcard such as '*.lab.example.com'; repeatable")
-	flags.StringVar(&l.name, "name", "", "what the connector is called in the gateway's log (this machine's name)")
+	flags.StringVar(&l.name, "name", "", "what the connector is called at the gateway (this machine's name); replicas share one")
 	flags.StringVar(&l.dir, "cert-dir", "", "`DIRECTORY` for the files (/etc/sshgate, or for users other than root sshgate in their configuration directory)")
 	flags.StringVar(&l.url, "url", "ssh://localhost:22", "what a new connector.yaml has the hostnames stand for")
 	flags.StringVar(&l.caFile, "ca-file", "", "`FILE` with the authority that signs the gateway's certificate, PEM")
@@ -116,7 +121,7 @@ func (l *connectorLogin) run(cmd *cobra.Command, _ []string) error {
 		issued, err = enrol.SignIn(cmd.Context(), gateway, wish, func(p enrol.Prompt) { l.show(cmd, p) })
 	}
 	if err != nil {
-		return err
+		return l.advisePin(err)
 	}
 	written, err := place.Keep(issued, caPEM, enrol.Config(gateway.Address, len(caPEM) > 0, issued.Hostnames, wish.Machine, l.url))
 	if err != nil {
@@ -132,6 +137,10 @@ func (l *connectorLogin) wish() (enrol.Wish, error) {
 		machine = ""
 	}
 	w := enrol.Wish{Name: l.name, Machine: machine, Software: "sshgate/" + programVersion()}
+	l.gateway = cmp.Or(l.gateway, os.Getenv("SSHGATE_GATEWAY"))
+	if l.caPin == "" {
+		l.caFile = cmp.Or(l.caFile, os.Getenv("SSHGATE_CA_FILE"))
+	}
 	switch {
 	case l.gateway == "":
 		return w, usageError{errors.New("--gateway is missing; name the gateway, as in gate.example.com")}
@@ -175,8 +184,11 @@ func (l *connectorLogin) token(stdin io.Reader) (string, error) {
 		return "", usageError{fmt.Errorf("--token-file: %w", err)}
 	}
 	token := strings.TrimSpace(string(data))
-	if token == "" {
+	switch {
+	case token == "":
 		return "", usageError{errors.New("--token-file: it is empty; expected what \"sshgated connector token create\" printed")}
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", usageError{errors.New("--token-file: it holds more than a join token; expected what \"sshgated connector token create\" printed")}
 	}
 	return token, nil
 }
@@ -198,9 +210,35 @@ func (l *connectorLogin) trusted(ctx context.Context) (*helper.Gateway, []byte, 
 		if caPEM, err = os.ReadFile(l.caFile); err != nil {
 			return nil, nil, usageError{fmt.Errorf("--ca-file: %w", err)}
 		}
+		if caPEM = certificatesIn(caPEM); len(caPEM) == 0 {
+			return nil, nil, usageError{fmt.Errorf("--ca-file: %s has no certificate in PEM form", l.caFile)}
+		}
 	}
 	gateway, err := helper.NewGateway(address, caPEM)
 	return gateway, caPEM, err
+}
+
+// advisePin adds what helps where the gateway signs its own certificate.
+func (l *connectorLogin) advisePin(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var problem *helper.Problem
+	if l.caFile == "" && l.caPin == "" && errors.As(err, &unknown) && errors.As(err, &problem) {
+		advised := *problem
+		advised.Next = "if it signs its own certificate, give --ca-pin with what \"sshgated connector pin\" prints on the gateway, or its CA with --ca-file"
+		return &advised
+	}
+	return err
+}
+
+// certificatesIn leaves out what else is in a PEM file: a copy of it is for everybody,
+// and it may hold a key.
+func certificatesIn(data []byte) (certificates []byte) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			certificates = append(certificates, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		}
+	}
+	return certificates
 }
 
 func (l *connectorLogin) show(cmd *cobra.Command, p enrol.Prompt) {
@@ -231,7 +269,10 @@ func (l *connectorLogin) report(cmd *cobra.Command, gateway string, issued *enro
 		fmt.Fprintf(&text, "left %s as it is; check it with: sshgate connector check --config %s\n", configFile, configFile)
 	}
 	next := "sudo sshgate connector install"
-	if l.dir != systemConnectorDir {
+	switch {
+	case l.dir == systemConnectorDir && l.force:
+		next = "sudo systemctl restart sshgate-connector, or where it is no service yet, " + next
+	case l.dir != systemConnectorDir:
 		next = "sshgate connector run --config " + configFile
 	}
 	fmt.Fprintf(&text, "Next: %s\n", next)

@@ -162,7 +162,7 @@ func runAgent(ctx context.Context, agent *connector.Agent, grace time.Duration, 
 		select {
 		case <-ready:
 			ready = nil // once
-			notify(log, daemon.SdNotifyReady)
+			notify(log, daemon.SdNotifyReady+"\nSTATUS="+summary(agent.Status()))
 			continue
 		case <-hangup:
 			reload()

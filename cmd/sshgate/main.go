@@ -27,6 +27,8 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2 // a wrong flag or a configuration that cannot be used
+	// exitInterrupted is that of a command that a signal ended, 128 and SIGINT.
+	exitInterrupted = 130
 )
 
 // usageError is an error for which exitUsage is right.
@@ -49,6 +51,10 @@ func Run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var child *exec.ExitError
 	if errors.As(err, &child) { // which has said why itself
 		return child.ExitCode()
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "sshgate: interrupted")
+		return exitInterrupted
 	}
 	fmt.Fprintf(stderr, "sshgate: %v\n", err)
 	var problem *helper.Problem

@@ -25,10 +25,11 @@ func newCA() *cobra.Command {
 		Use:   "ca",
 		Short: "Print the line for the origins' TrustedUserCAKeys",
 		Long: `Print the public key of the gateway's user certificate authority, which is made
-on first use. An origin lets the gateway's users in when its sshd trusts it:
+on first use. An origin lets the gateway's users in when its sshd trusts it, which
+"sshgate connector install" does on its machine. By hand, at the origin, with what this
+command prints in /etc/ssh/sshgate_user_ca.pub:
 
-  sshgated ca > /etc/ssh/sshgate_ca.pub          (and copy it to the origin)
-  echo "TrustedUserCAKeys /etc/ssh/sshgate_ca.pub" >> /etc/ssh/sshd_config
+  echo "TrustedUserCAKeys /etc/ssh/sshgate_user_ca.pub" >/etc/ssh/sshd_config.d/sshgate.conf
 
 The private key never leaves data_dir.`,
 		Args: noArguments,

@@ -32,7 +32,7 @@ func (g *gatewayd) checkConnector(ctx context.Context, cert connector.Certificat
 		}
 		return nil
 	}
-	reason := fmt.Sprintf("the certificate %s was revoked on %s; have the gateway's operator issue another", cert.Serial, rec.RevokedAt.UTC().Format("2006-01-02 15:04 UTC"))
+	reason := fmt.Sprintf("the certificate %s was revoked on %s; let the connector in again with: sshgate connector login --force", cert.Serial, rec.RevokedAt.UTC().Format("2006-01-02 15:04 UTC"))
 	g.events.Record(sshgate.Event{
 		Time: time.Now(), Kind: sshgate.EventCredential, Identity: "connector " + cert.Connector, ClientAddr: cert.Remote.Addr(),
 		Detail: "connector certificate", Reason: reason,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/store"
 )
 
 func newConnector() *cobra.Command {
@@ -50,12 +51,7 @@ func newConnectorList() *cobra.Command {
 revoked are left out unless --all is given. When it was last seen is accurate to about
 a minute, and not renewed while a tunnel is up.`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, _ []string, db *store.SQLite) error {
 			recs, err := db.Connectors(cmd.Context())
 			if err != nil {
 				return err
@@ -65,7 +61,7 @@ a minute, and not renewed while a tunnel is up.`,
 				recs = slices.DeleteFunc(recs, func(rec sshgate.ConnectorRecord) bool { return connectorState(rec, now) != "good" })
 			}
 			return printConnectors(cmd, recs, now, asJSON)
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "list those that have expired or were revoked too")
@@ -146,12 +142,7 @@ let the connector in again.`,
 		Example:           "  sshgated connector revoke rack1",
 		Args:              oneArgument("connector, or serial number"),
 		ValidArgsFunction: completeConnectors(&cfgFlag),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, args []string, db *store.SQLite) error {
 			n, err := db.RevokeConnectors(cmd.Context(), args[0], time.Now())
 			if errors.Is(err, sshgate.ErrNotFound) {
 				return noConnector(args[0])
@@ -165,7 +156,7 @@ let the connector in again.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "revoked %d of the certificates of %s\n", n, args[0])
 			return nil
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	return cmd

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/store"
 )
 
 func newConnectorShow() *cobra.Command {
@@ -27,12 +28,7 @@ origin belongs to the first connector that publishes it; "release" changes that.
 		Example:           "  sshgated connector show rack1",
 		Args:              oneArgument("connector, or serial number"),
 		ValidArgsFunction: completeConnectors(&cfgFlag),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, args []string, db *store.SQLite) error {
 			recs, err := db.Connectors(cmd.Context())
 			if err != nil {
 				return err
@@ -47,7 +43,7 @@ origin belongs to the first connector that publishes it; "release" changes that.
 			}
 			owners = slices.DeleteFunc(owners, func(o sshgate.OriginOwner) bool { return o.Connector != recs[0].Connector })
 			return showConnector(cmd.OutOrStdout(), recs, owners, time.Now(), asJSON)
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
@@ -162,10 +158,10 @@ func newConnectorPin() *cobra.Command {
 	var cfgFlag configFlag
 	cmd := &cobra.Command{
 		Use:   "pin",
-		Short: "Print what connectors know the gateway's own authority by",
-		Long: `Print the pin of the authority that signs the gateway's certificate where
-tunnel.certificate_file names none of a public one: the SHA-256 of its public key.
-A machine that has nothing of the gateway yet can trust it by that:
+		Short: "Print what connector login --ca-pin takes",
+		Long: `Print the pin of the authority that signs the gateway's own certificate: the SHA-256
+of its public key. A machine that has nothing of the gateway yet can trust it by that.
+It is not needed where tunnel.certificate_file has a certificate of a public authority.
 
   sshgate connector login --gateway gate.example.com --ca-pin "$PIN"`,
 		Args: noArguments,
@@ -173,6 +169,9 @@ A machine that has nothing of the gateway yet can trust it by that:
 			cfg, err := cfgFlag.load()
 			if err != nil {
 				return err
+			}
+			if cfg.Tunnel.CertificateFile != "" {
+				return errors.New("the gateway shows the certificate in tunnel.certificate_file, which no pin is for; where no public authority has signed it, give its own with: sshgate connector login --ca-file")
 			}
 			ca, err := connector.OpenCA(tunnelCADir(cfg), time.Now)
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
+	"github.com/sshgate/sshgate/sshgate/store"
 )
 
 func newConnectorToken() *cobra.Command {
@@ -20,7 +21,7 @@ func newConnectorToken() *cobra.Command {
 		Use:   "token",
 		Short: "Create, list or revoke join tokens, which let connectors in without a person",
 		Long: `A join token lets a machine in that nobody sits at: an image, a playbook, a cloud-init
-file. It is good for so many connectors, once each, until its end. What it lets in has
+file. It is good for one connector, or as many as --uses says, until its end. What it lets in has
 a certificate of its own, which is listed and revoked like any other.`,
 		Args: subcommand,
 		RunE: help,
@@ -48,9 +49,10 @@ hash. Give it to the machine in a file or on standard input:
 
   sshgate connector login --gateway gate.example.com --token-file FILE
 
---hostname is what those who join may publish; a machine can ask for less. With --name
-all of them are replicas of that one connector; without it each has the name of its
-machine, which nobody else may have.`,
+--hostname is what those who join may publish; a machine can ask for less, or for names
+under a wildcard. With --name all of them are replicas of that one connector; without it
+each has the name of its machine, which no other connector may have. No publish rule of
+the policy is asked.`,
 		Example: `  sshgated connector token create --hostname web1.example.com
   sshgated connector token create --hostname '*.lab.example.com' --uses 50 --expires 1d`,
 		Args: noArguments,
@@ -162,12 +164,7 @@ func newJoinTokenList() *cobra.Command {
 		Short: "List the join tokens",
 		Long:  "List the join tokens. Those that are used up, expired or revoked are left out unless --all is given.",
 		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, _ []string, db *store.SQLite) error {
 			recs, err := db.JoinTokens(cmd.Context())
 			if err != nil {
 				return err
@@ -180,7 +177,7 @@ func newJoinTokenList() *cobra.Command {
 				}
 			}
 			return printJoinTokens(cmd.OutOrStdout(), shown, now, asJSON)
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "list those that are no longer good, too")
@@ -219,13 +216,8 @@ func newJoinTokenRevoke() *cobra.Command {
 revoke those with "sshgated connector revoke".`,
 		Args:              oneArgument("join token, by its ID"),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
-			err = db.RevokeJoinToken(cmd.Context(), sshgate.JoinTokenID(args[0]), time.Now())
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, args []string, db *store.SQLite) error {
+			err := db.RevokeJoinToken(cmd.Context(), sshgate.JoinTokenID(args[0]), time.Now())
 			if errors.Is(err, sshgate.ErrNotFound) {
 				return fmt.Errorf("there is no join token %q; see: sshgated connector token list --all", args[0])
 			}
@@ -234,7 +226,7 @@ revoke those with "sshgated connector revoke".`,
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked join token %s\n", args[0])
 			return err
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	return cmd

@@ -23,15 +23,18 @@ func newConnectorCert() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "connector-cert",
-		Short: "Issue a connector's certificate",
-		Long: `Issue the certificate with which a connector publishes origins. It names the
-hostnames that the connector may publish; others are refused. Three files are
-written to --out, for the directory of the connector's configuration:
+		Short: "Issue a connector's certificate by hand",
+		Long: `Issue the certificate with which a connector publishes origins, where "sshgate connector
+login" at the machine cannot be used; there the key would never leave the machine. The
+certificate names the hostnames that the connector may publish; others are refused.
+Three files are written to --out, for the directory of the connector's configuration:
 
   connector.crt    the certificate
   connector.key    its private key, for its owner alone
   gateway-ca.crt   the authority that signs the gateway's own certificate,
-                   for gateway_ca_file, unless tunnel.certificate_file is set`,
+                   for gateway_ca_file, unless tunnel.certificate_file is set
+
+No rule of the policy is asked. The certificate renews itself like any other.`,
 		Example: `  sshgated connector-cert --name rack1 --hostname web1.example.com --out rack1
   sshgated connector-cert --name lab --hostname '*.lab.example.com' --out lab`,
 		Args: noArguments,

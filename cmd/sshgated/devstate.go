@@ -183,29 +183,33 @@ func (s *devState) users() []devidp.User {
 }
 
 const devConfig = `# Written by "sshgated dev" at every start.
-hostname: %s
+hostname: %[1]s
 data_dir: data
 ssh:
-  listen: %q
-  advertise: %q
+  listen: %[2]q
+  advertise: %[3]q
   drain_timeout: 2s
 tunnel:
-  listen: %q
+  listen: %[4]q
 metrics:
-  listen: %q
+  listen: %[5]q
 sign_in:
-  issuer: %s
-  client_id: %s
+  issuer: %[6]s
+  client_id: %[7]s
 policy:
   session_duration: 12h
+  publish:
+    - name: alice
+      include: [{email: %[9]s}]
+      hostnames: ["*.%[8]s"]
   applications:
     - name: demo
-      hosts: [%s]
+      hosts: [%[8]s, "*.%[8]s"]
       rules:
         - name: alice
           action: allow
-          include: [{email: %s}]
-          logins: [%q]
+          include: [{email: %[9]s}]
+          logins: [%[10]q]
           end_to_end: true
 `
 

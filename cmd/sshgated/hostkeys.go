@@ -33,12 +33,7 @@ func newHostKeysList() *cobra.Command {
 		Use:   "list",
 		Short: "List the pinned host keys",
 		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, _ []string, db *store.SQLite) error {
 			pins, err := db.AllHostKeys(cmd.Context())
 			if err != nil {
 				return err
@@ -53,7 +48,7 @@ func newHostKeysList() *cobra.Command {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", pin.Origin, kind, fingerprint, pin.Connector, pin.PinnedAt.Format(time.RFC3339))
 			}
 			return w.Flush()
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object a line")
@@ -118,6 +113,18 @@ func (f *configFlag) openStore(cmd *cobra.Command) (*store.SQLite, error) {
 		return nil, err
 	}
 	return store.OpenSQLite(cmd.Context(), databaseFile(cfg), time.Now)
+}
+
+// withStore is a command that has the database open while it runs.
+func (f *configFlag) withStore(run func(cmd *cobra.Command, args []string, db *store.SQLite) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		db, err := f.openStore(cmd)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return run(cmd, args, db)
+	}
 }
 
 // nameKey returns the type and the fingerprint of a key in authorized_keys form.

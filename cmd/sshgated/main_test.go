@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"pin":      scriptPin,
 			"certhas":  scriptCertHas,
 			"setenv":   scriptSetenv,
+			"firstid":  scriptFirstID,
 			"secret":   scriptSecret,
 			"nosecret": scriptNoSecret,
 			"expired":  scriptExpired,

@@ -47,9 +47,9 @@ ends it at once.
 
 On the first start it makes its keys in data_dir: three host keys, the authority
 whose certificates let its users into origins (see "sshgated ca"), and the
-authority of its connectors (see "sshgated connector-cert").
+authority of its connectors (see "sshgated connector").
 
-Audit events (sign-ins, decisions, sessions) go to the log whatever --log-level
+Audit events (sign-ins, enrolments, decisions, sessions) go to the log whatever --log-level
 says. Under systemd (Type=notify) it reports when it is ready.`,
 		Example: "  sshgated check --config gateway.yaml && sshgated serve --config gateway.yaml",
 		Args:    noArguments,

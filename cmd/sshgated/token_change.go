@@ -104,12 +104,7 @@ uses them is told that they were revoked. The name and the key are free again. I
 record stays, see: sshgated token list --all.`,
 		Example: "  sshgated token revoke backup",
 		Args:    oneArgument("ID or name of a token"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, args []string, db *store.SQLite) error {
 			rec, err := findToken(cmd.Context(), db, args[0])
 			if err != nil {
 				return err
@@ -123,7 +118,7 @@ record stays, see: sshgated token list --all.`,
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked service token %s (%s)\n", rec.Name, rec.ID)
 			return err
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.ValidArgsFunction = completeTokens(&cfgFlag)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/store"
 )
 
 func newTokenList() *cobra.Command {
@@ -21,12 +22,7 @@ func newTokenList() *cobra.Command {
 		Long: `List the service tokens by name. Those that have expired or were revoked are left
 out unless --all is given. The last use is accurate to about a minute.`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, _ []string, db *store.SQLite) error {
 			recs, err := db.ServiceTokens(cmd.Context())
 			if err != nil {
 				return err
@@ -37,7 +33,7 @@ out unless --all is given. The last use is accurate to about a minute.`,
 			}
 			slices.SortStableFunc(recs, func(a, b sshgate.ServiceTokenRecord) int { return cmp.Compare(a.Name, b.Name) })
 			return printTokens(cmd, recs, now, asJSON)
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "list those that have expired or were revoked too")
@@ -71,12 +67,7 @@ func newTokenShow() *cobra.Command {
 		Use:   "show ID|NAME",
 		Short: "Show all that is kept of a service token",
 		Args:  oneArgument("ID or name of a token"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			db, err := cfgFlag.openStore(cmd)
-			if err != nil {
-				return err
-			}
-			defer db.Close()
+		RunE: cfgFlag.withStore(func(cmd *cobra.Command, args []string, db *store.SQLite) error {
 			rec, err := findToken(cmd.Context(), db, args[0])
 			if err != nil {
 				return err
@@ -86,7 +77,7 @@ func newTokenShow() *cobra.Command {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(tokenJSON(rec, now))
 			}
 			return showToken(cmd, rec, now)
-		},
+		}),
 	}
 	cfgFlag.add(cmd)
 	cmd.ValidArgsFunction = completeTokens(&cfgFlag)

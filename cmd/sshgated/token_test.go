@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -36,6 +37,14 @@ func scriptSetenv(ts *testscript.TestScript, _ bool, args []string) {
 	for key, value := range readEnv(ts, args[0]) {
 		ts.Setenv(key, value)
 	}
+}
+
+// scriptFirstID sets a variable to the "id" of the first of the JSON objects in a file:
+// firstid NAME FILE.
+func scriptFirstID(ts *testscript.TestScript, _ bool, args []string) {
+	var first struct{ ID string }
+	ts.Check(json.NewDecoder(strings.NewReader(ts.ReadFile(args[1]))).Decode(&first))
+	ts.Setenv(args[0], first.ID)
 }
 
 // scriptSecret proves the service token whose ID and secret are in a file, as the

@@ -276,7 +276,7 @@ func TestAccessRefusesBeforeTheOrigin(t *testing.T) {
 	if n := h.reached.Load(); n != 0 {
 		t.Errorf("%d connections reached the origin", n)
 	}
-	if strings.Contains(h.sshd.out.String(), "Accepted") {
+	if strings.Contains(h.sshd.out.String(), "Accepted publickey") {
 		t.Error("sshd let somebody in")
 	}
 }

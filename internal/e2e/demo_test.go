@@ -94,7 +94,7 @@ func (d *demo) waitUp(stdout string) {
 
 // visitor returns somebody with nothing in their home directory.
 func (d *demo) visitor(t testing.TB) *client {
-	return &client{t: t, home: t.TempDir(), config: d.info.SSHConfig}
+	return &client{stack: &stack{place: here{}}, t: t, home: t.TempDir(), config: d.info.SSHConfig}
 }
 
 // approveAs signs in with the password that was printed.

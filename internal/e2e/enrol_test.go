@@ -264,7 +264,7 @@ func TestEnrolBySignIn(t *testing.T) {
 		address, wait := startLogin(t, s.connectorLogin(c, filepath.Join(c.home, "denied"), "--hostname", "c.lab", "--name", "rack5"))
 		b, page := s.review(t, address, alice)
 		decide(t, b, page, "report", nil)
-		if r := wait(); r.code != 4 || !strings.Contains(r.stderr, "alice@example.com said no") {
+		if r := wait(); r.code != 4 || !strings.Contains(r.stderr, "said no") {
 			t.Errorf("%+v", r)
 		}
 		events := s.events(t, "enrolment")

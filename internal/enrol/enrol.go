@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/internal/helper"
 	"github.com/sshgate/sshgate/internal/proxydial"
 	"github.com/sshgate/sshgate/sshgate"
+	"golang.org/x/crypto/ssh"
 )
 
 const (
@@ -52,21 +54,33 @@ type Issued struct {
 
 // answer is the gateway's.
 type answer struct {
-	Certificate string    `json:"certificate"`
-	Connector   string    `json:"connector"`
-	Hostnames   []string  `json:"hostnames"`
-	ExpiresAt   time.Time `json:"expires_at"`
-	UserCA      string    `json:"user_ca"`
+	Certificate string `json:"certificate"`
+	UserCA      string `json:"user_ca"`
 }
 
-// issued joins the answer with the key, which it must be for.
+// issued joins the answer with the key, which it must be for. What else it says is
+// what the certificate says, and the user CA one key: it goes where sshd reads it.
 func (a answer) issued(keyPEM []byte) (*Issued, error) {
-	if _, err := tls.X509KeyPair([]byte(a.Certificate), keyPEM); err != nil {
+	pair, err := tls.X509KeyPair([]byte(a.Certificate), keyPEM)
+	if err == nil {
+		err = connector.CheckName(pair.Leaf.Subject.CommonName)
+	}
+	if err != nil {
 		return nil, &helper.Problem{Kind: helper.Unreachable, Text: "the gateway sent a certificate that cannot be used", Err: err}
 	}
+	for _, hostname := range pair.Leaf.DNSNames {
+		if _, err := sshgate.ParseHostPattern(hostname); err != nil {
+			return nil, &helper.Problem{Kind: helper.Unreachable, Text: "the gateway sent a certificate that cannot be used", Err: err}
+		}
+	}
+	key, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(a.UserCA))
+	if err != nil || len(options) > 0 || len(rest) > 0 {
+		return nil, &helper.Problem{Kind: helper.Unreachable, Text: "the gateway sent a user CA that is not one SSH public key", Err: err}
+	}
 	return &Issued{
-		CertPEM: []byte(a.Certificate), KeyPEM: keyPEM,
-		Connector: a.Connector, Hostnames: a.Hostnames, ExpiresAt: a.ExpiresAt, UserCA: a.UserCA,
+		CertPEM: connector.EncodeCertificate(pair.Leaf), KeyPEM: keyPEM,
+		Connector: pair.Leaf.Subject.CommonName, Hostnames: pair.Leaf.DNSNames, ExpiresAt: pair.Leaf.NotAfter,
+		UserCA: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))),
 	}, nil
 }
 

@@ -1,11 +1,13 @@
 package enrol
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sshgate/sshgate/connector"
@@ -18,6 +20,8 @@ const (
 	ConfigFile = "connector.yaml"
 	UserCAFile = "user-ca.pub" // what the origins' sshd has to trust
 )
+
+const maxLabel = 63 // RFC 1035 section 2.3.4
 
 // Place is the directory of a connector's files.
 type Place struct {
@@ -59,6 +63,8 @@ func (p Place) Keep(issued *Issued, caPEM []byte, config string) (written []stri
 	write := func(name string, data []byte) {
 		if err == nil {
 			err = connector.WriteFile(path(name), data, 0o644)
+		}
+		if err == nil {
 			written = append(written, path(name))
 		}
 	}
@@ -100,7 +106,7 @@ func Config(gateway string, ownCA bool, hostnames []string, machine, url string)
 // Origins returns what a machine publishes that may publish the hostnames: exact
 // names as they are, and in a wildcard's domain the machine by its own name.
 func Origins(hostnames []string, machine string) []sshgate.OriginName {
-	short, _, _ := strings.Cut(machine, ".")
+	short := label(machine)
 	var origins []sshgate.OriginName
 	for _, hostname := range hostnames {
 		if hostname == "*" {
@@ -108,9 +114,21 @@ func Origins(hostnames []string, machine string) []sshgate.OriginName {
 		} else if suffix, wildcard := strings.CutPrefix(hostname, "*."); wildcard {
 			hostname = short + "." + suffix
 		}
-		if name, err := sshgate.ParseOriginName(hostname); err == nil {
+		if name, err := sshgate.ParseOriginName(hostname); err == nil && !slices.Contains(origins, name) {
 			origins = append(origins, name)
 		}
 	}
 	return origins
+}
+
+// label makes a name of one label of what a machine calls itself.
+func label(machine string) string {
+	short, _, _ := strings.Cut(strings.ToLower(machine), ".")
+	short = strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '-'
+	}, short), "-")
+	return cmp.Or(short[:min(len(short), maxLabel)], "machine")
 }

@@ -233,7 +233,7 @@ func (m *Machine) sshdRun(ctx context.Context, arg string) (string, error) {
 func (m *Machine) readUserCA(path string) (text string, keys []string, err error) {
 	data, err := os.ReadFile(m.path(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, fmt.Errorf("there is no %s, the gateway's user CA, which this machine's sshd is to trust; have its operator run \"sshgated ca\" and save the line there, or leave sshd out with --no-sshd", path)
+		return "", nil, fmt.Errorf("there is no %s, the gateway's user CA, which this machine's sshd is to trust; \"sshgate connector login\" puts it there; without that save the line that \"sshgated ca\" prints on the gateway, or leave sshd out with --no-sshd", path)
 	}
 	if err != nil {
 		return "", nil, err

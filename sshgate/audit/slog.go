@@ -66,6 +66,8 @@ func kindInWords(kind sshgate.EventKind) string {
 		return "sign-in offered"
 	case sshgate.EventLoginSuccess:
 		return "signed in"
+	case sshgate.EventLoginKey:
+		return "signed in before"
 	case sshgate.EventLoginFailure:
 		return "sign-in failed"
 	case sshgate.EventDecision:

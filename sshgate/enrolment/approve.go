@@ -1,6 +1,7 @@
 package enrolment
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -20,8 +21,8 @@ type Offer struct {
 	Domains []sshgate.HostPattern
 	// Proposed is a name for the machine in each of the domains that is a wildcard.
 	Proposed []sshgate.OriginName
-	// Replica is set when the person has let in a connector of the wish's name: it is
-	// the day of that.
+	// Replica is set when the person has let in a connector of that name: it is the day
+	// of that.
 	Replica time.Time
 }
 
@@ -31,13 +32,13 @@ type Asked struct {
 	Rule     string // that lets the person hand it out, "" where none does
 }
 
-// Offer returns what the person may answer. It is a *Refused for somebody who may
-// hand out nothing.
-func (d *Desk) Offer(ctx context.Context, p *Pending, who Person) (*Offer, error) {
+// Offer returns what the person may answer, where the connector shall have the name;
+// empty is what the wish says. It is a *Refused for somebody who may hand out nothing.
+func (d *Desk) Offer(ctx context.Context, p *Pending, who Person, name string) (*Offer, error) {
 	policy, ask := d.cfg.Policy(), d.ask(who)
 	offers := policy.Publishable(ask)
 	if len(offers) == 0 {
-		d.record(p, sshgate.Event{Reason: "no publish rule is for whoever looked at it"}.By(who.Identity))
+		d.record(p, sshgate.Event{Reason: "no publish rule is for whoever looked at it", ClientAddr: who.Address}.By(who.Identity))
 		return nil, refuse(CodeDenied, "you may not let connectors in: no publish rule of the policy is for you")
 	}
 	offer := &Offer{}
@@ -53,7 +54,7 @@ func (d *Desk) Offer(ctx context.Context, p *Pending, who Person) (*Offer, error
 		return nil, d.unavailable("looking up connectors", err)
 	}
 	for _, rec := range records {
-		if rec.Connector == p.Name && rec.Good(d.cfg.Now()) && rec.ApprovedBy(who.Identity) {
+		if rec.Connector == cmp.Or(name, p.Name) && rec.Good(d.cfg.Now()) && rec.ApprovedBy(who.Identity) {
 			offer.Replica = rec.IssuedAt
 		}
 	}
@@ -94,13 +95,13 @@ func (d *Desk) Approve(ctx context.Context, p *Pending, yes Approval) error {
 	if yes.Name == "" {
 		yes.Name = p.Name
 	}
-	event := sshgate.Event{Detail: d.event(p.Wish, yes.Name, yes.Hostnames).Detail}.By(yes.Identity)
-	// One at a time: two must not find the same name free.
-	d.approving.Lock()
-	defer d.approving.Unlock()
+	yes.Hostnames = unique(yes.Hostnames)
+	event := sshgate.Event{Detail: d.event(p.Wish, yes.Name, yes.Hostnames).Detail, ClientAddr: yes.Address}.By(yes.Identity)
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
 	rule, cert, err := d.approve(ctx, p, yes)
-	if err == nil && !d.settle(p, cert, nil) {
-		err = refuse(CodeUnknown, "this machine was answered already, or has waited for too long")
+	if err == nil {
+		d.settle(p, cert, nil) // it waits still, approve has looked
 	}
 	event.Allowed, event.Rule, event.Reason = err == nil, rule, fmt.Sprintf("let in as %s, certificate %s", yes.Name, serial(cert))
 	if err != nil {
@@ -119,8 +120,10 @@ func serial(cert *x509.Certificate) string {
 
 // approve checks the answer and issues the certificate.
 func (d *Desk) approve(ctx context.Context, p *Pending, yes Approval) (rule string, cert *x509.Certificate, err error) {
-	if _, err := d.Find(p.UserCode); err != nil {
+	if waits, err := d.Find(p.UserCode); err != nil {
 		return "", nil, err
+	} else if waits != p { // it has the code of one that is gone
+		return "", nil, errNotWaiting
 	}
 	if err := CheckName(yes.Name); err != nil {
 		return "", nil, err
@@ -128,7 +131,7 @@ func (d *Desk) approve(ctx context.Context, p *Pending, yes Approval) (rule stri
 	if rule, err = d.permitted(p, yes); err != nil {
 		return rule, nil, err
 	}
-	err = d.conflicts(ctx, yes.Name, yes.Hostnames, func(rec sshgate.ConnectorRecord) error {
+	err = d.conflicts(ctx, yes.Name, yes.Hostnames, yes.Identity, func(rec sshgate.ConnectorRecord) error {
 		switch {
 		case !rec.ApprovedBy(yes.Identity):
 			return refuse(CodeNameTaken, "another connector is called %s; choose another name", yes.Name)
@@ -150,6 +153,17 @@ func (d *Desk) approve(ctx context.Context, p *Pending, yes Approval) (rule stri
 		return rule, nil, d.unavailable("noting a certificate", err)
 	}
 	return rule, cert, nil
+}
+
+// unique leaves out what is there before.
+func unique(hostnames []sshgate.HostPattern) []sshgate.HostPattern {
+	var all []sshgate.HostPattern
+	for _, h := range hostnames {
+		if !slices.Contains(all, h) {
+			all = append(all, h)
+		}
+	}
+	return all
 }
 
 // permitted returns the rules that let the person hand the hostnames out.
@@ -177,14 +191,19 @@ func (d *Desk) permitted(p *Pending, yes Approval) (rules string, err error) {
 	return strings.Join(names, ", "), nil
 }
 
+// errDenied does not tell the machine, which may be anybody's, who looked at it.
+var errDenied = refuse(CodeDenied, "whoever looked at it said no")
+
 // Deny says no for the person. suspicious says that they did not expect the machine.
 func (d *Desk) Deny(p *Pending, who Person, suspicious bool) {
 	reason := "denied"
 	if suspicious {
 		reason = "denied, and reported as suspicious"
 	}
-	if d.settle(p, nil, refuse(CodeDenied, "%s said no", who.Identity)) {
-		d.record(p, sshgate.Event{Reason: reason}.By(who.Identity))
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
+	if d.settle(p, nil, errDenied) {
+		d.record(p, sshgate.Event{Reason: reason, ClientAddr: who.Address}.By(who.Identity))
 	}
 }
 
@@ -193,11 +212,13 @@ func (d *Desk) Join(ctx context.Context, hash []byte, w Wish) (*x509.Certificate
 	if err := w.normalise(); err != nil {
 		return nil, err
 	}
-	d.approving.Lock()
-	defer d.approving.Unlock()
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
 	cert, id, rec, err := d.join(ctx, hash, w)
 	event := d.event(w, rec.Connector, nil)
-	event.Detail += ", join token " + string(id)
+	if id != "" {
+		event.Detail += ", join token " + string(id)
+	}
 	if len(rec.Hostnames) > 0 {
 		event.Detail += ", hostnames " + strings.Join(rec.Hostnames, " ")
 	}
@@ -220,6 +241,9 @@ func (d *Desk) join(ctx context.Context, hash []byte, w Wish) (*x509.Certificate
 	case err != nil:
 		return nil, "", none, d.unavailable("looking up a join token", err)
 	}
+	if !token.RevokedAt.IsZero() || token.Left < 1 || !d.cfg.Now().Before(token.ExpiresAt) {
+		return nil, token.ID, none, errBadToken // which learns nothing of names; Store.Join looks again
+	}
 	hostnames, err := tokenHostnames(token, w)
 	if err != nil {
 		return nil, token.ID, none, err
@@ -227,7 +251,7 @@ func (d *Desk) join(ctx context.Context, hash []byte, w Wish) (*x509.Certificate
 	name := token.Connector
 	if name == "" {
 		name = w.Name
-		err := d.conflicts(ctx, name, hostnames, func(sshgate.ConnectorRecord) error {
+		err := d.conflicts(ctx, name, hostnames, sshgate.Identity{}, func(sshgate.ConnectorRecord) error {
 			return refuse(CodeNameTaken, "another connector is called %s; choose another name with --name", name)
 		})
 		if err != nil {
@@ -271,6 +295,10 @@ func tokenHostnames(token sshgate.JoinTokenRecord, w Wish) ([]sshgate.HostPatter
 	return w.Hostnames, nil
 }
 
+// ErrEnded says that a certificate is no longer good. It may have been at the
+// handshake of a connection that has been open since.
+var ErrEnded = refuse(CodeEnded, "the certificate has expired; let the connector in again with: sshgate connector login --force")
+
 // Renew replaces a certificate that is still good by one with the same names, for as
 // long a time, and for a new key. leaf was verified.
 func (d *Desk) Renew(ctx context.Context, leaf *x509.Certificate, w Wish) (*x509.Certificate, error) {
@@ -287,6 +315,7 @@ func (d *Desk) Renew(ctx context.Context, leaf *x509.Certificate, w Wish) (*x509
 		}
 		hostnames = append(hostnames, h)
 	}
+	w.Machine = before.Machine
 	event := d.event(w, leaf.Subject.CommonName, hostnames)
 	cert, err := d.renew(ctx, leaf, before, known, w, hostnames)
 	event.Allowed, event.Reason = err == nil, fmt.Sprintf("renewed %s by %s", serial(leaf), serial(cert))
@@ -305,10 +334,11 @@ func (d *Desk) renew(ctx context.Context, leaf *x509.Certificate, before sshgate
 	switch {
 	case !before.RevokedAt.IsZero():
 		return nil, refuse(CodeRevoked, "the certificate was revoked; let the connector in again with: sshgate connector login --force")
+	case !d.cfg.Now().Before(leaf.NotAfter): // since the handshake
+		return nil, ErrEnded
 	case leaf.NotAfter.Sub(d.cfg.Now()) > life/2:
 		return nil, refuse(CodeTooEarly, "the certificate is good until %s; it can be renewed in the second half of its life", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
-	w.Machine = before.Machine
 	cert, rec, err := d.issue(w, leaf.Subject.CommonName, hostnames, life)
 	if err != nil {
 		return nil, err

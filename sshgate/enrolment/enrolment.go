@@ -89,6 +89,7 @@ const (
 	CodeNameTaken   = "name_taken"
 	CodeOwned       = "hostname_taken"
 	CodeRevoked     = "certificate_revoked"
+	CodeEnded       = "certificate_expired"
 	CodeTooEarly    = "too_early"
 	CodeTooMany     = "too_many"
 	CodeUnavailable = "unavailable"
@@ -142,6 +143,7 @@ func (w *Wish) normalise() error {
 	if err := CheckName(w.Name); err != nil {
 		return err
 	}
+	w.Hostnames = unique(w.Hostnames)
 	if len(w.Hostnames) > maxHostnames {
 		return refuse(CodeBadRequest, "there are %d hostnames, more than %d", len(w.Hostnames), maxHostnames)
 	}
@@ -167,7 +169,10 @@ func nameOf(machine string) string {
 type Desk struct {
 	cfg Config
 
-	approving sync.Mutex // held from the look for a name to its certificate's record
+	// deciding is held from the look for a name, and at a wish, to the certificate's
+	// record and the wish's end: two must not find the same name free, and no wish may
+	// be denied or expire while it is granted. Taken before mu.
+	deciding sync.Mutex
 
 	mu       sync.Mutex // guards what follows, and the results of pending
 	closed   bool
@@ -238,8 +243,9 @@ func (d *Desk) unavailable(doing string, err error) error {
 }
 
 // conflicts says why a connector may not have the name or the hostnames: others
-// have them. by tells whether a certificate is one that the name may be shared with.
-func (d *Desk) conflicts(ctx context.Context, name string, hostnames []sshgate.HostPattern, by func(sshgate.ConnectorRecord) error) error {
+// have them. share says why the name may not be shared with a certificate of it that is
+// good; who lets the connector in, nobody for a token.
+func (d *Desk) conflicts(ctx context.Context, name string, hostnames []sshgate.HostPattern, who sshgate.Identity, share func(sshgate.ConnectorRecord) error) error {
 	records, err := d.cfg.Store.Connectors(ctx)
 	if err != nil {
 		return d.unavailable("looking up connectors", err)
@@ -249,37 +255,54 @@ func (d *Desk) conflicts(ctx context.Context, name string, hostnames []sshgate.H
 		return d.unavailable("looking up the owners of origins", err)
 	}
 	now := d.cfg.Now()
-	live := map[string]bool{}
 	for _, rec := range records {
 		if !rec.Good(now) {
 			continue
 		}
-		live[rec.Connector] = true
 		if rec.Connector == name {
-			if err := by(rec); err != nil {
+			if err := share(rec); err != nil {
 				return err
 			}
 			continue
 		}
 		for _, h := range hostnames {
 			if !h.Wildcard() && slices.Contains(rec.Hostnames, h.String()) {
-				return owned(h.String(), rec.Connector)
+				return refuse(CodeOwned, "%s belongs to the connector %s; an administrator can change that, with: sshgated connector revoke %s", h, rec.Connector, rec.Connector)
 			}
 		}
 	}
+	// Who has the name of a connector has its origins, also where that one's
+	// certificates have expired, or were issued before they were noted.
+	own := false
+	for _, rec := range records { // the last of the name counts
+		if rec.Connector == name && rec.RevokedAt.IsZero() {
+			own = rec.ApprovedBy(who)
+		}
+	}
 	for _, owner := range owners {
-		if owner.Connector == name || !live[owner.Connector] && revoked(records, owner.Connector) {
+		if own && owner.Connector == name || revoked(records, owner.Connector) {
 			continue
 		}
-		if slices.ContainsFunc(hostnames, func(h sshgate.HostPattern) bool { return h.String() == string(owner.Origin) }) {
-			return owned(string(owner.Origin), owner.Connector)
+		if err := owned(owner, name, hostnames); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func owned(hostname, connector string) *Refused {
-	return refuse(CodeOwned, "%s belongs to the connector %s; an administrator can change that, with: sshgated connector release %s, or revoke %s", hostname, connector, hostname, connector)
+// owned says why a connector of that name may not have the hostnames, as far as an
+// origin is somebody else's.
+func owned(owner sshgate.OriginOwner, name string, hostnames []sshgate.HostPattern) error {
+	for _, h := range hostnames {
+		switch {
+		case owner.Connector == name && h.Match(owner.Origin):
+			return refuse(CodeNameTaken, "the name %s belongs to another connector that is called %s; choose another name, or have an administrator change that, with: sshgated connector release %s",
+				owner.Origin, name, owner.Origin)
+		case h.String() == string(owner.Origin):
+			return refuse(CodeOwned, "the name %s belongs to the connector %s; an administrator can change that, with: sshgated connector release %s", h, owner.Connector, h)
+		}
+	}
+	return nil
 }
 
 // revoked tells whether all certificates of the connector are, and there are some.

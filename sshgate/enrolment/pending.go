@@ -84,11 +84,7 @@ func (d *Desk) Ask(w Wish) (p *Pending, deviceCode string, err error) {
 		p.UserCode = newUserCode()
 	}
 	d.byUser[p.UserCode], d.byDevice[p.hash] = p, p
-	p.timer = time.AfterFunc(Lifetime, func() {
-		if d.settle(p, nil, refuse(CodeExpired, "nobody answered in time")) {
-			d.record(p, sshgate.Event{Reason: "nobody answered in time"})
-		}
-	})
+	p.timer = time.AfterFunc(Lifetime, func() { d.expire(p) })
 	event := d.event(w, "", w.Hostnames)
 	event.Allowed = true // asking is
 	event.Reason = "asks to be let in"
@@ -98,6 +94,14 @@ func (d *Desk) Ask(w Wish) (p *Pending, deviceCode string, err error) {
 
 var errClosed = refuse(CodeUnavailable, "the gateway is shutting down; try again in a moment")
 
+func (d *Desk) expire(p *Pending) {
+	d.deciding.Lock()
+	defer d.deciding.Unlock()
+	if d.settle(p, nil, refuse(CodeExpired, "nobody answered in time")) {
+		d.record(p, sshgate.Event{Reason: "nobody answered in time"})
+	}
+}
+
 // Find returns the wish with the user code.
 func (d *Desk) Find(userCode string) (*Pending, error) {
 	d.mu.Lock()
@@ -105,10 +109,13 @@ func (d *Desk) Find(userCode string) (*Pending, error) {
 	if p := d.byUser[NormalUserCode(userCode)]; p != nil && p.err == nil && p.cert == nil {
 		return p, nil
 	}
-	return nil, refuse(CodeUnknown, "no machine waits with this code; it may have been answered, or have waited for too long")
+	return nil, errNotWaiting
 }
 
-// settle ends a wish, once. The machine can still learn how for a while.
+var errNotWaiting = refuse(CodeUnknown, "no machine waits with this code; it may have been answered, or have waited for too long")
+
+// settle ends a wish, once. The machine can still learn how for a while. The caller
+// holds d.deciding.
 func (d *Desk) settle(p *Pending, cert *x509.Certificate, err error) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -167,10 +174,12 @@ func (d *Desk) Close() {
 		all = append(all, p)
 	}
 	d.mu.Unlock()
+	d.deciding.Lock() // an answer that is under way counts
 	for _, p := range all {
 		d.settle(p, nil, errClosed)
 		d.forget(p)
 	}
+	d.deciding.Unlock()
 	d.waiting.Wait()
 }
 
@@ -184,7 +193,8 @@ func (d *Desk) ask(who Person) sshgate.PublishRequest {
 	return sshgate.PublishRequest{Identity: who.Identity, ClientAddr: who.Address, Time: d.cfg.Now()}
 }
 
-// record completes an event about a wish and records it.
+// record completes an event about a wish and records it. Its address is the machine's,
+// that of who answered goes into the detail.
 func (d *Desk) record(p *Pending, more sshgate.Event) {
 	event := d.event(p.Wish, "", p.Hostnames)
 	event.Allowed, event.Rule, event.Reason = more.Allowed, more.Rule, more.Reason
@@ -194,6 +204,9 @@ func (d *Desk) record(p *Pending, more sshgate.Event) {
 	}
 	if more.Detail != "" {
 		event.Detail = more.Detail
+	}
+	if more.ClientAddr.IsValid() {
+		event.Detail += ", answered from " + more.ClientAddr.String()
 	}
 	d.cfg.Events.Record(event)
 }

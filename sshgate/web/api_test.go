@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
@@ -28,6 +27,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/audit"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
+	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
@@ -47,6 +47,8 @@ type bench struct {
 	logins  chan result // what the next sign-ins end in
 	policy  *sshgate.Policy
 	ca      *gateway.UserCA
+	desk    *enrolment.Desk
+	tunnels *connector.CA
 }
 
 // result is how a sign-in ends.
@@ -143,11 +145,16 @@ func must[T any](v T, err error) T {
 }
 
 // benchPolicy lets alice reach web1 end to end and its port 5432, as deploy, and
-// web2 in sessions alone; backup the same port; the workload ci web1.
+// web2 in sessions alone; backup the same port; the workload ci web1. alice hands out
+// web1, web2 and *.lab, too.
 func benchPolicy() *sshgate.Policy {
 	deploy, anyLogin := must(sshgate.ParseLoginTemplate("deploy")), must(sshgate.ParseLoginTemplate("*"))
 	everything := []sshgate.HostPattern{must(sshgate.ParseHostPattern("web1"))}
-	return &sshgate.Policy{SessionDuration: time.Hour, Applications: []sshgate.Application{
+	publish := sshgate.PublishRule{Name: "ops", Include: []sshgate.Selector{sshgate.Email{"alice@example.com"}}}
+	for _, text := range []string{"web1", "web2", "*.lab"} {
+		publish.Hostnames = append(publish.Hostnames, must(sshgate.ParseHostPattern(text)))
+	}
+	return &sshgate.Policy{SessionDuration: time.Hour, Publish: []sshgate.PublishRule{publish}, Applications: []sshgate.Application{
 		{Name: "web", Hosts: everything, Rules: []sshgate.Rule{
 			{Name: "alice", Action: sshgate.Allow, Include: []sshgate.Selector{sshgate.Email{"alice@example.com"}}, Logins: []sshgate.LoginTemplate{deploy}, EndToEnd: true, Ports: []uint16{5432}},
 			{Name: "backup", Action: sshgate.Service, Include: []sshgate.Selector{sshgate.ServiceTokenNamed{"backup"}}, Ports: []uint16{5432}},
@@ -185,9 +192,12 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 	policy := func() *sshgate.Policy { return b.policy }
 	b.broker = must(endtoend.New(endtoend.Config{Policy: policy, Tunnel: b.service, HostPins: b.store, Events: b.events}))
 	pending := authflow.NewPending(func(context.Context) (authflow.Login, error) { return waiting{b}, nil }, 10)
+	b.tunnels = must(connector.OpenCA(t.TempDir()+"/ca", nil))
+	b.desk = must(enrolment.New(enrolment.Config{Policy: policy, CA: b.tunnels, Store: b.store, Events: b.events}))
 	b.api = must(web.NewAPI(web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
 		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: exchanges{}, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
+		Enrolment: b.desk, CheckConnector: b.checkConnector,
 		Origins: func() []connector.OriginStatus {
 			return []connector.OriginStatus{
 				{Origin: "web1", Port: 5432, Connectors: []string{"c"}},
@@ -196,8 +206,9 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 			}
 		},
 	}))
-	b.port = start(t, web.ServerConfig{HTTP: b.api})
+	b.port = start(t, web.ServerConfig{HTTP: b.api, TLS: &tls.Config{ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: b.tunnels.Pool()}})
 	t.Cleanup(func() {
+		b.desk.Close()
 		b.api.Close()
 		b.service.Close()
 		b.service.lose()
@@ -579,15 +590,4 @@ func TestDrainLetsConnectionsFinish(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Error(err)
 	}
-}
-
-// newKey returns a public key in authorized_keys form.
-func newKey(t *testing.T) (ssh.PublicKey, string) {
-	t.Helper()
-	public, _, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := must(ssh.NewPublicKey(public))
-	return key, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
 }

@@ -37,13 +37,12 @@ func readJSON(r *http.Request, into any) *problem {
 	decoder := json.NewDecoder(r.Body)
 	err := decoder.Decode(into)
 	if err == nil {
-		_, err = decoder.Token()
+		if _, err = decoder.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
 	}
-	if !errors.Is(err, io.EOF) {
-		p := badRequest("the body is not the JSON object that is expected")
-		return &p
-	}
-	return nil
+	p := badRequest("the body is not the JSON object that is expected")
+	return &p
 }
 
 func (b wish) parse(addr netip.Addr) (enrolment.Wish, *problem) {
@@ -155,6 +154,7 @@ func ofRefusal(err error) problem {
 	status, ok := map[string]int{
 		enrolment.CodeBadToken:    http.StatusUnauthorized,
 		enrolment.CodeRevoked:     http.StatusForbidden,
+		enrolment.CodeEnded:       http.StatusForbidden,
 		enrolment.CodeNameTaken:   http.StatusConflict,
 		enrolment.CodeOwned:       http.StatusConflict,
 		enrolment.CodeTooMany:     http.StatusTooManyRequests,
@@ -175,6 +175,10 @@ func (a *API) certified(serve func(http.ResponseWriter, *http.Request, *x509.Cer
 			return
 		}
 		leaf := r.TLS.VerifiedChains[0][0]
+		if !a.cfg.Now().Before(leaf.NotAfter) { // the connection is older
+			fail(w, ofRefusal(enrolment.ErrEnded))
+			return
+		}
 		addr, _ := netip.ParseAddrPort(r.RemoteAddr) // for the record only
 		err := a.cfg.CheckConnector(r.Context(), connector.Certificate{
 			Connector: leaf.Subject.CommonName, Serial: leaf.SerialNumber.Text(16), Remote: addr,

@@ -48,7 +48,6 @@ type page struct {
 	Machine *enrolment.Pending
 	Offer   *enrolment.Offer
 	Form    url.Values // what was chosen before
-	Refused bool       // some of what the machine asks for cannot be given
 
 	// Of the step done.
 	Text string
@@ -67,7 +66,7 @@ func (a *API) render(w http.ResponseWriter, content page) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", pagePolicy)
-	h.Set("Referrer-Policy", "same-origin") // without one, browsers send the forms' Origin as null
+	h.Set("Referrer-Policy", "same-origin") // without a referrer, forms have no Origin
 	if content.status == 0 {
 		content.status = http.StatusOK
 	}
@@ -83,17 +82,12 @@ func (a *API) style(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(css) // fails only with the client's connection
 }
 
-// foreign tells that a form was sent from another site's page.
+// foreign tells that a form was sent from another site's page. Sec-Fetch-Site decides
+// where there is one: Origin is "null" on forms of pages without a referrer (Fetch
+// section 3.2).
 func foreign(r *http.Request) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" {
-		return site != "same-origin" && site != "none"
-	}
-	origin := r.Header.Get("Origin")
-	if origin == "" || origin == "null" {
-		return origin == "null"
-	}
-	u, err := url.Parse(origin)
-	return err != nil || !strings.EqualFold(u.Host, r.Host)
+	var protection http.CrossOriginProtection
+	return protection.Check(r) != nil
 }
 
 // enrolPage asks for the code of a machine, which a link may have.
@@ -125,6 +119,9 @@ func (a *API) enrolSignIn(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		again(ofSignIn(err).text, http.StatusServiceUnavailable)
 		return
+	}
+	if before := a.visitors.of(r); before != nil {
+		a.visitors.remove(before) // the new cookie takes its place
 	}
 	v := a.visitors.add(ticket, machine.UserCode)
 	if v == nil {
@@ -188,15 +185,12 @@ func (a *API) review(w http.ResponseWriter, r *http.Request, v *visitor, id sshg
 	machine, err := a.cfg.Enrolment.Find(v.code)
 	if err == nil {
 		content.Machine = machine
-		content.Offer, err = a.cfg.Enrolment.Offer(r.Context(), machine, enrolment.Person{Identity: id, Address: remoteAddr(r)})
+		content.Offer, err = a.cfg.Enrolment.Offer(r.Context(), machine, enrolment.Person{Identity: id, Address: remoteAddr(r)}, strings.TrimSpace(r.PostFormValue("name")))
 	}
 	if err != nil {
 		a.visitors.remove(v)
 		a.render(w, page{Step: "done", Title: "Not let in", Text: sentence(err), status: ofRefusal(err).status})
 		return
-	}
-	for _, asked := range content.Offer.Asked {
-		content.Refused = content.Refused || asked.Rule == ""
 	}
 	if cause != nil {
 		content.Error, content.status = sentence(cause), ofRefusal(cause).status

@@ -68,7 +68,10 @@ type port struct {
 func start(t *testing.T, cfg web.ServerConfig) *port {
 	t.Helper()
 	cert, _ := certificate()
-	cfg.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	if cfg.TLS == nil {
+		cfg.TLS = &tls.Config{}
+	}
+	cfg.TLS.Certificates = []tls.Certificate{cert}
 	server, err := web.NewServer(cfg)
 	if err != nil {
 		t.Fatal(err)
