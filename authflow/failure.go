@@ -21,6 +21,7 @@ const (
 	CodeTokenUnknown        = "token_unknown"        // no such token
 	CodeTokenExpired        = "token_expired"        // a token that was good once
 	CodeTokenRevoked        = "token_revoked"        // a token that somebody ended
+	CodeSignInRevoked       = "sign_in_revoked"      // a sign-in that is no longer remembered
 	CodeNoWorkload          = "no_workload"          // a good ID token that no workload takes
 	CodeUnavailable         = "unavailable"          // the gateway's own state can't be read or written
 )
@@ -67,6 +68,7 @@ var sentences = map[string]string{
 	CodeTokenUnknown:        "the access token is not known here: it was revoked, mistyped, or is of another gateway; sign in again",
 	CodeTokenExpired:        "the token has expired; get a new one",
 	CodeTokenRevoked:        "the token was revoked; get a new one",
+	CodeSignInRevoked:       "your sign-in was revoked",
 	CodeNoWorkload:          "no workload of this gateway takes this ID token; ask whoever runs the gateway",
 	CodeUnavailable:         "the gateway can't look up its state right now, try again in a moment",
 }

@@ -26,10 +26,18 @@ type ServiceTokenStore interface {
 	TouchServiceToken(ctx context.Context, id sshgate.ServiceTokenID, at time.Time) error
 }
 
+// KeyLoginStore keeps sign-ins by the key that was proven. One that has expired, or
+// that it does not have, is sshgate.ErrNotFound.
+type KeyLoginStore interface {
+	KeyLogin(ctx context.Context, fingerprint string) (sshgate.KeyLogin, error)
+}
+
 // TokensConfig says where tokens are kept. Access and Services are required.
 type TokensConfig struct {
 	Access   AccessTokenStore
 	Services ServiceTokenStore
+	// Logins is for Check. Nil: it knows no sign-in.
+	Logins KeyLoginStore
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Log gets what an operator should know. nil discards it.
@@ -88,26 +96,35 @@ func (t *Tokens) Access(ctx context.Context, token string) (sshgate.Identity, ti
 	if err != nil {
 		return reject(fail(CodeTokenUnknown, fmt.Errorf("an access token that is none: %w", err)))
 	}
+	rec, failure := t.access(ctx, hash)
+	if failure != nil {
+		return reject(failure)
+	}
+	return rec.Identity, rec.ExpiresAt, nil
+}
+
+// access returns the record of an access token that is good.
+func (t *Tokens) access(ctx context.Context, hash []byte) (rec sshgate.AccessTokenRecord, failure *Failure) {
 	rec, err := t.cfg.Access.AccessToken(ctx, hash)
 	switch {
 	case errors.Is(err, sshgate.ErrNotFound):
-		return reject(fail(CodeTokenUnknown, errors.New("no such access token")))
+		return rec, fail(CodeTokenUnknown, errors.New("no such access token"))
 	case err != nil:
-		return reject(unavailable(ctx, fmt.Errorf("look up an access token: %w", err)))
+		return rec, unavailable(ctx, fmt.Errorf("look up an access token: %w", err))
 	case !sameHash(hash, rec.Hash):
-		return reject(fail(CodeTokenUnknown, errors.New("the store returned another access token")))
+		return rec, fail(CodeTokenUnknown, errors.New("the store returned another access token"))
 	case !t.cfg.Now().Before(rec.ExpiresAt):
 		again := "sign in again"
 		if rec.Identity.Machine() {
 			again = "exchange a new ID token"
 		}
-		return reject(&Failure{
+		return rec, &Failure{
 			Code:     CodeTokenExpired,
 			Sentence: fmt.Sprintf("the access token expired on %s; %s", stamp(rec.ExpiresAt), again),
 			Err:      fmt.Errorf("the access token of %s", quoteText(rec.Identity.String())),
-		})
+		}
 	}
-	return rec.Identity, rec.ExpiresAt, nil
+	return rec, nil
 }
 
 // Revoke ends an access token. It is no error when there is none such.
@@ -145,23 +162,33 @@ func (t *Tokens) Service(ctx context.Context, id sshgate.ServiceTokenID, secret 
 	case !current && !previous:
 		return reject(unknownService(fmt.Errorf("a wrong secret for the service token %s", rec.ID)))
 	}
-	if failure := t.over(rec); failure != nil {
+	expires, failure := t.secretEnd(rec, current)
+	if failure != nil {
 		return reject(failure)
+	}
+	return t.service(ctx, rec), expires, nil
+}
+
+// secretEnd returns until when a secret of the service token is good, its current
+// one or the one before.
+func (t *Tokens) secretEnd(rec sshgate.ServiceTokenRecord, current bool) (time.Time, *Failure) {
+	if failure := t.over(rec); failure != nil {
+		return time.Time{}, failure
 	}
 	expires := rec.ExpiresAt
 	if !current {
 		if !t.cfg.Now().Before(rec.PreviousUntil) {
-			return reject(&Failure{
+			return time.Time{}, &Failure{
 				Code:     CodeTokenExpired,
 				Sentence: fmt.Sprintf("this secret of the service token %s was replaced and ended on %s; use the new one", printable(rec.Name, maxName), stamp(rec.PreviousUntil)),
 				Err:      fmt.Errorf("the secret of %s before its last rotation", rec.ID),
-			})
+			}
 		}
 		if rec.PreviousUntil.Before(expires) {
 			expires = rec.PreviousUntil
 		}
 	}
-	return t.service(ctx, rec), expires, nil
+	return expires, nil
 }
 
 // ServiceKey returns the identity of the service token that an SSH key, given by

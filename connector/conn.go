@@ -21,7 +21,8 @@ type Conn interface {
 }
 
 // ErrTunnelLost is what reading and writing return when the tunnel below a
-// connection is gone. It is never io.EOF, which the origin alone can send.
+// connection is gone. It is never io.EOF, which the origin alone can send. Where the
+// connector was shut out the error is the *Refusal, too.
 var ErrTunnelLost = errors.New("the tunnel to the origin is lost")
 
 // streamConn is a yamux stream as a Conn.
@@ -46,7 +47,7 @@ func (c *streamConn) Read(p []byte) (int, error) {
 	if errors.Is(err, io.EOF) && !c.ended.Load() {
 		// yamux says EOF also for a session that ended.
 		if c.tunnel.session.IsClosed() {
-			err = ErrTunnelLost
+			err = c.tunnel.lost()
 		} else {
 			c.ended.Store(true)
 		}
@@ -72,7 +73,7 @@ func (c *streamConn) explain(err error) error {
 	case errors.Is(err, yamux.ErrTimeout):
 		return os.ErrDeadlineExceeded
 	case errors.Is(err, yamux.ErrSessionShutdown), c.tunnel.session.IsClosed():
-		return ErrTunnelLost
+		return c.tunnel.lost()
 	}
 	return err
 }

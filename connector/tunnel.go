@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -34,6 +35,7 @@ type tunnel struct {
 	expires   time.Time // the connector's certificate
 	serial    string
 	fail      context.CancelCauseFunc
+	expelled  atomic.Pointer[Refusal] // why it was shut out, nil where it was not
 
 	work sync.WaitGroup // what start started
 
@@ -176,11 +178,20 @@ func (t *tunnel) check(ctx context.Context) *Refusal {
 
 // expel ends a tunnel that is up, at once. Its connector is told why, if it listens.
 func (t *tunnel) expel(refusal *Refusal) {
+	t.expelled.Store(refusal)
 	t.log.Warn("a connector is expelled", "code", refusal.Code, "reason", refusal.Reason)
 	limit := time.AfterFunc(t.timing.farewell, func() { t.fail(refusal) })
 	defer limit.Stop()
 	_ = t.send(refusedMessage{Type: typeRefused, Code: refusal.Code, Reason: refusal.Reason}) // it ends either way
 	t.fail(fmt.Errorf("the tunnel was ended: %w", refusal))
+}
+
+// lost is what a connection gets whose tunnel is gone.
+func (t *tunnel) lost() error {
+	if refusal := t.expelled.Load(); refusal != nil {
+		return fmt.Errorf("%w: %w", ErrTunnelLost, refusal)
+	}
+	return ErrTunnelLost
 }
 
 // shut makes sure that start starts nothing any more.

@@ -13,9 +13,9 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 )
 
-// revocationInterval is how often the running gateway looks whether a command has
-// revoked a certificate: within a second it is out.
-const revocationInterval = 500 * time.Millisecond
+// stateInterval is how often the running gateway looks whether its state has changed,
+// by a command for instance: what is revoked is out within a second.
+const stateInterval = 250 * time.Millisecond
 
 // checkConnector is the hub's Check. A certificate of which nothing is known was
 // issued before they were noted; the CA has signed it.
@@ -40,27 +40,44 @@ func (g *gatewayd) checkConnector(ctx context.Context, cert connector.Certificat
 	return &connector.Refusal{Code: connector.CodeNotPermitted, Reason: reason}
 }
 
-// watchRevocations ends the tunnels of certificates that are revoked while they are
-// up.
-func (g *gatewayd) watchRevocations(ctx context.Context) {
-	tick := time.NewTicker(revocationInterval)
+// watchState has everything that is up decided about again when the state has changed:
+// clients' connections, and the tunnels of certificates that are revoked. An error is
+// told once until it is over.
+func (g *gatewayd) watchState(ctx context.Context) {
+	tick := time.NewTicker(stateInterval)
 	defer tick.Stop()
-	known := -1
+	version, revoked, failing := int64(-1), -1, false
 	for {
-		n, err := g.store.ConnectorRevocations(ctx)
-		switch {
-		case err != nil && ctx.Err() == nil:
-			g.log.Error("revoked certificates could not be looked up", "err", err)
-		case err == nil && n != known:
-			g.hub.Recheck(ctx)
-			known = n
+		n, err := g.store.Version(ctx)
+		if err == nil && n != version {
+			g.live.StateChanged()
+			if revoked, err = g.recheckConnectors(ctx, revoked); err == nil {
+				version = n
+			}
 		}
+		if err != nil && !failing && ctx.Err() == nil {
+			g.log.Error("it could not be looked up whether something was revoked; what is open stays", "err", err)
+		}
+		failing = err != nil
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// recheckConnectors has the hub look at all certificates again if another number of
+// them than known is revoked, which it returns.
+func (g *gatewayd) recheckConnectors(ctx context.Context, known int) (int, error) {
+	n, err := g.store.ConnectorRevocations(ctx)
+	if err != nil {
+		return known, err
+	}
+	if n != known {
+		g.hub.Recheck(ctx)
+	}
+	return n, nil
 }
 
 // certificateRejected records a connector's certificate that TLS did not take, most

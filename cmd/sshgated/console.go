@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"path/filepath"
-	"slices"
 
-	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/console"
 	"github.com/sshgate/sshgate/sshgate/console/ctl"
-	"github.com/sshgate/sshgate/sshgate/endtoend"
+	"github.com/sshgate/sshgate/sshgate/live"
 )
 
 // latestEvents is how many events are kept in memory, for "events".
@@ -17,7 +15,7 @@ const latestEvents = 1000
 // newConsole is what answers those who name no origin, and sshgated ctl.
 func (g *gatewayd) newConsole(latest *console.Latest) (*console.Console, error) {
 	return console.New(console.Config{
-		Policy:    g.cfg.Policy,
+		Policy:    g.policy,
 		Origins:   g.hub.Origins,
 		Logins:    g.store,
 		State:     g.store,
@@ -55,18 +53,12 @@ func (o openSessions) Sessions() []console.Session {
 }
 
 func (o openSessions) End(match func(console.Session) bool, reason string) int {
-	return o.ssh.End(match, reason) + o.endHelpers(match)
-}
-
-func (o openSessions) SignOut(id sshgate.IdentityKey, reason string) int {
-	return o.ssh.SignOut(id, reason) + o.endHelpers(func(s console.Session) bool { return s.Identity.Key() == id })
-}
-
-// endHelpers ends connections of the TLS port. Their users can't be told why.
-func (o openSessions) endHelpers(match func(console.Session) bool) int {
-	meant := slices.DeleteFunc(o.helpers.Live(), func(p *endtoend.Passage) bool { return !match(console.OfPassage(p)) })
-	for _, p := range meant {
-		p.Close()
+	n := o.ssh.End(match, reason)
+	for _, p := range o.helpers.Live() {
+		if match(console.OfPassage(p)) {
+			p.End(&live.Ending{Sentence: reason, Cause: reason})
+			n++
+		}
 	}
-	return len(meant)
+	return n
 }

@@ -4,16 +4,19 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +38,8 @@ func newDev() *cobra.Command {
 		Short: "Run everything on this machine's loopback, to try it",
 		Long: `Run a gateway, an OpenID Connect provider with a login page, a connector and an
 SSH origin on the loopback interface, and print the ssh command to type in
-another terminal. It stays up until Ctrl-C.
+another terminal. It stays up until Ctrl-C, or until its terminal is closed. Changes of
+DIR/sshgated.yaml take effect within a second.
 
 The built-in origin gives a shell as the user who runs this command; who may sign
 in is protected by a random password that is printed. With --origin a real sshd
@@ -150,8 +154,13 @@ func (d *dev) up(ctx context.Context, start func(string, func(context.Context) e
 	if err != nil {
 		return err
 	}
+	g.reloader = newReloader(d.path(devConfigFile), d.loadConfig)
+	start("terminal", watchTerminal())
 	g.sshListener, g.tunnelListener, g.metricsListener = d.ssh, d.tunnel, d.metrics
-	start("gateway", func(ctx context.Context) error { return g.run(ctx, func() {}) })
+	start("gateway", func(ctx context.Context) error {
+		defer g.reloader.close()
+		return g.run(ctx, func() {})
+	})
 	if err := d.writeClientFiles(g); err != nil {
 		return err
 	}
@@ -165,6 +174,35 @@ func (d *dev) up(ctx context.Context, start func(string, func(context.Context) e
 	}
 	start("connector", agent.Run)
 	return d.waitForOrigin(ctx, g)
+}
+
+// watchTerminal returns what fails when the terminal is closed that the program was
+// started on, if any. SIGHUP alone does not mean that: it reads the configuration
+// again.
+func watchTerminal() func(context.Context) error {
+	attached := func() bool {
+		tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|syscall.O_NOCTTY, 0)
+		if err == nil {
+			tty.Close()
+		}
+		return err == nil
+	}
+	had := attached()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	return func(ctx context.Context) error {
+		defer signal.Stop(hangup)
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hangup:
+				if had && !attached() {
+					return errors.New("it was closed")
+				}
+			}
+		}
+	}
 }
 
 // startProvider serves the sign-in page.

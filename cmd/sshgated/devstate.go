@@ -21,10 +21,11 @@ import (
 
 // The fixed names of `sshgated dev`.
 const (
-	devOrigin    = "demo"
-	devHostname  = "gate.localhost"
-	devClientID  = "sshgate"
-	devStateFile = "state.json"
+	devOrigin     = "demo"
+	devHostname   = "gate.localhost"
+	devClientID   = "sshgate"
+	devStateFile  = "state.json"
+	devConfigFile = "sshgated.yaml"
 )
 
 // dev is everything on one machine.
@@ -215,13 +216,16 @@ policy:
 
 // writeConfig writes the gateway's configuration and reads it as serve would.
 func (d *dev) writeConfig() (*config.Gateway, error) {
-	path := d.path("sshgated.yaml")
 	text := fmt.Sprintf(devConfig, devHostname, d.ssh.Addr(), d.ssh.Addr(), d.tunnel.Addr(), d.metrics.Addr(),
 		d.issuer(), devClientID, devOrigin, devPeople[0].email, d.opts.login)
-	if err := writeFile(path, []byte(text), 0o644); err != nil {
+	if err := writeFile(d.path(devConfigFile), []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	return config.LoadGateway(path, os.Getenv)
+	return d.loadConfig()
+}
+
+func (d *dev) loadConfig() (*config.Gateway, error) {
+	return config.LoadGateway(d.path(devConfigFile), os.Getenv)
 }
 
 // originKey is the built-in origin's host key.
@@ -268,7 +272,7 @@ func (d *dev) writeClientFiles(g *gatewayd) error {
 		KnownHosts: d.path("known_hosts"),
 		UserCA:     d.path("user_ca.pub"),
 		GatewayCA:  d.path("connector/" + connector.GatewayCAFile),
-		Config:     d.path("sshgated.yaml"),
+		Config:     d.path(devConfigFile),
 		Env:        d.path("env"),
 		PID:        os.Getpid(),
 	}

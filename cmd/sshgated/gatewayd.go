@@ -10,17 +10,18 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/config"
 	"github.com/sshgate/sshgate/connector"
-	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/audit"
 	"github.com/sshgate/sshgate/sshgate/console"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
+	"github.com/sshgate/sshgate/sshgate/live"
 	"github.com/sshgate/sshgate/sshgate/store"
 	"github.com/sshgate/sshgate/sshgate/web"
 	gossh "golang.org/x/crypto/ssh"
@@ -33,8 +34,11 @@ const (
 
 // gatewayd is the whole gateway, wired together from its configuration.
 type gatewayd struct {
-	cfg *config.Gateway
+	cfg *config.Gateway // as read at the start; what can change since is in settings
 	log *slog.Logger
+
+	settings atomic.Pointer[settings]
+	reloader *reloader // nil: the configuration is never read again
 
 	hostKeys []gossh.Signer
 	userCA   *gateway.UserCA
@@ -46,6 +50,7 @@ type gatewayd struct {
 	oidc    *authflow.OIDC
 	pending *authflow.Pending
 	tokens  *authflow.Tokens
+	live    *live.Register
 	hub     *connector.Hub
 	desk    *enrolment.Desk
 	console *console.Console
@@ -61,6 +66,11 @@ type gatewayd struct {
 // is not run. log is for whoever runs it, audited for the record of who did what.
 func newGatewayd(ctx context.Context, cfg *config.Gateway, log, audited *slog.Logger) (*gatewayd, error) {
 	g := &gatewayd{cfg: cfg, log: log}
+	first, err := newSettings(cfg, nil, log)
+	if err != nil {
+		return nil, err
+	}
+	g.settings.Store(first)
 	if err := g.openState(ctx); err != nil {
 		g.close()
 		return nil, err
@@ -100,6 +110,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		PendingLogins: func() int { return g.pending.Waiting() },
 		AuditFailures: func() uint64 { return g.events.Failures() },
 	}})
+	g.metrics.ConfigLoaded(time.Now(), false)
 	latest := console.NewLatest(latestEvents)
 	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics, latest, console.Uses{Store: g.store, Log: g.log})
 
@@ -118,7 +129,11 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		return g.oidc.StartDevice(ctx)
 	}, g.cfg.SignIn.MaxPending)
 
-	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Log: g.log})
+	g.tokens = authflow.NewTokens(authflow.TokensConfig{Access: g.store, Services: g.store, Logins: g.store, Log: g.log})
+	g.live, err = live.New(live.Config{Policy: g.policy, Credentials: g.store, Check: g.tokens.Check, Events: g.events, Log: g.log})
+	if err != nil {
+		return err
+	}
 
 	registrar := &gateway.Registrar{Store: g.store, Events: g.events, Now: time.Now}
 	g.hub, err = connector.NewHub(connector.HubConfig{
@@ -128,7 +143,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		return err
 	}
 	g.desk, err = enrolment.New(enrolment.Config{
-		Policy: g.cfg.Policy, CA: g.tunnelCA, Store: g.store, Events: g.events, CertificateTTL: g.cfg.Connectors.CertificateTTL, Log: g.log,
+		Policy: g.policy, CA: g.tunnelCA, Store: g.store, Events: g.events, CertificateTTL: g.cfg.Connectors.CertificateTTL, Log: g.log,
 	})
 	if err != nil {
 		return err
@@ -147,13 +162,9 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 }
 
 func (g *gatewayd) newSSH() (*gateway.Server, error) {
-	origins, err := originAuth(g.cfg)
-	if err != nil {
-		return nil, err
-	}
 	return gateway.New(gateway.Config{
 		HostKeys:           g.hostKeys,
-		Policy:             g.cfg.Policy,
+		Policy:             g.policy,
 		SignIns:            g.pending,
 		Logins:             g.store,
 		Services:           g.tokens,
@@ -162,7 +173,8 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 		HostPins:           g.store,
 		CA:                 g.userCA,
 		Events:             g.events,
-		Origins:            origins,
+		Live:               g.live,
+		Origins:            g.originAuth,
 		Advertise:          g.cfg.SSH.Advertise,
 		LoginTimeout:       g.cfg.SSH.LoginTimeout,
 		HandshakeTimeout:   g.cfg.SSH.HandshakeTimeout,
@@ -176,7 +188,7 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 
 // newAPI is what the TLS port offers to helpers.
 func (g *gatewayd) newAPI() (_ *web.API, err error) {
-	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.cfg.Policy, Tunnel: g.hub, HostPins: g.store, Events: g.events})
+	g.helpers, err = endtoend.New(endtoend.Config{Policy: g.policy, Tunnel: g.hub, HostPins: g.store, Events: g.events, Live: g.live})
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +197,7 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 		URL:      "https://" + strings.TrimSuffix(g.cfg.Tunnel.Advertise, ":443"),
 		SSH:      g.cfg.SSH.Advertise,
 		Version:  programVersion(),
-		Policy:   g.cfg.Policy,
+		Policy:   g.policy,
 		Broker:   g.helpers,
 		Tokens:   g.tokens,
 		SignIns:  g.pending,
@@ -195,64 +207,13 @@ func (g *gatewayd) newAPI() (_ *web.API, err error) {
 		Events:   g.events,
 		Log:      g.log,
 
+		Workloads: g.workloads,
 		Enrolment: g.desk, CheckConnector: g.checkConnector,
 	}
 	for _, key := range g.hostKeys {
 		cfg.HostKeys = append(cfg.HostKeys, key.PublicKey())
 	}
-	workloads, err := newWorkloads(g.cfg, g.log)
-	if err != nil {
-		return nil, err
-	}
-	if workloads != nil {
-		cfg.Workloads = workloads
-	}
 	return web.NewAPI(cfg)
-}
-
-// newWorkloads returns what takes the ID tokens of jobs, nil where none are
-// configured.
-func newWorkloads(cfg *config.Gateway, log *slog.Logger) (*authflow.Workloads, error) {
-	if len(cfg.Workloads) == 0 {
-		return nil, nil
-	}
-	list := make([]authflow.WorkloadConfig, len(cfg.Workloads))
-	for i, w := range cfg.Workloads {
-		list[i] = authflow.WorkloadConfig(w)
-	}
-	workloads, err := authflow.NewWorkloads(authflow.WorkloadsConfig{Workloads: list, Log: log})
-	if err != nil {
-		return nil, usageError{fmt.Errorf("workloads: %w", err)}
-	}
-	return workloads, nil
-}
-
-// originAuth reads the key files that the configuration names and returns how
-// to sign in at each origin.
-func originAuth(cfg *config.Gateway) (func(sshgate.OriginName) gateway.OriginAuth, error) {
-	keys := make(map[string]gossh.Signer)
-	for _, origin := range cfg.Origins {
-		if origin.KeyFile == "" {
-			continue
-		}
-		data, err := os.ReadFile(origin.KeyFile)
-		if err != nil {
-			return nil, usageError{fmt.Errorf("origins: %s: %w", origin.Name, err)}
-		}
-		if keys[origin.KeyFile], err = gossh.ParsePrivateKey(data); err != nil {
-			return nil, usageError{fmt.Errorf("origins: %s: reading the private key %s: %w", origin.Name, origin.KeyFile, err)}
-		}
-	}
-	return func(name sshgate.OriginName) gateway.OriginAuth {
-		origin := cfg.Origin(name)
-		switch origin.Auth {
-		case config.AuthAgent:
-			return gateway.OriginAuth{Method: gateway.AgentAuth}
-		case config.AuthKey:
-			return gateway.OriginAuth{Method: gateway.KeyAuth, Key: keys[origin.KeyFile]}
-		}
-		return gateway.OriginAuth{Method: gateway.CertificateAuth, CertificateTTL: origin.CertificateTTL}
-	}, nil
 }
 
 func (g *gatewayd) newTLS() (*web.Server, error) {
@@ -347,8 +308,12 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 		parts.Go(func() { stop(web.ServeAdmin(lasting, g.metricsListener, admin)) })
 	}
 	parts.Go(func() { g.cleanUp(lasting) })
-	parts.Go(func() { g.watchRevocations(lasting) })
 	parts.Go(func() { g.serveCtl(lasting) })
+	parts.Go(func() { g.watchState(lasting) })
+	parts.Go(func() { g.live.Run(lasting) })
+	if g.reloader != nil {
+		parts.Go(func() { g.reloader.run(lasting, g) })
+	}
 
 	<-serving.Done()
 	stopping()
@@ -396,6 +361,7 @@ func (g *gatewayd) checks(serving context.Context) []web.Check {
 		}},
 		{Name: "store", Probe: g.store.Ping},
 		{Name: "sign_in", Probe: g.oidc.Ready},
+		{Name: "configuration", Warns: true, Probe: func(context.Context) error { return g.reloader.problem() }},
 	}
 }
 

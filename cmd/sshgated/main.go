@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	ctx, stop := interrupt.Context(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := interrupt.Context(syscall.SIGINT, syscall.SIGTERM)
 	code := Run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -91,6 +91,7 @@ Try it on this machine alone with "sshgated dev". Exit codes: 0 all is well,
 		newConnectorCert(),
 		newHostKeys(),
 		newKnownHosts(),
+		newLogins(),
 		newToken(),
 		newExample(),
 		newVersion(),

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -50,6 +51,7 @@ func TestScripts(t *testing.T) {
 			"secret":   scriptSecret,
 			"nosecret": scriptNoSecret,
 			"expired":  scriptExpired,
+			"signedin": scriptSignedIn,
 		},
 	})
 }
@@ -112,6 +114,24 @@ func scriptPin(ts *testscript.TestScript, _ bool, args []string) {
 		Origin: sshgate.OriginName(args[1]), Key: strings.TrimSpace(ts.ReadFile(args[2])), Connector: "rack1", PinnedAt: time.Now(),
 	}})
 	ts.Check(err)
+}
+
+// scriptSignedIn remembers sign-ins of an identity by keys, connections and tokens:
+// signedin DATABASE ISSUER SUBJECT EMAIL NAME...
+func scriptSignedIn(ts *testscript.TestScript, _ bool, args []string) {
+	ctx, now := context.Background(), time.Now()
+	db, err := store.OpenSQLite(ctx, ts.MkAbs(args[0]), time.Now)
+	ts.Check(err)
+	defer db.Close()
+	id := sshgate.Identity{Issuer: args[1], Subject: args[2], Email: args[3], EmailVerified: true, SignedInAt: now}
+	for _, name := range args[4:] {
+		if name == "token" {
+			hash := sha256.Sum256([]byte(args[3]))
+			ts.Check(db.PutAccessToken(ctx, sshgate.AccessTokenRecord{Hash: hash[:], Identity: id, CreatedAt: now, ExpiresAt: now.Add(time.Hour)}))
+			continue
+		}
+		ts.Check(db.BindKey(ctx, sshgate.KeyLogin{Fingerprint: name, Identity: id, ExpiresAt: now.Add(time.Hour)}))
+	}
 }
 
 // scriptCertHas checks a connector's certificate: that it has these names, all

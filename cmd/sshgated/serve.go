@@ -41,9 +41,13 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the gateway",
-		Long: `Run the gateway until SIGTERM, SIGINT or SIGHUP. Then it takes no new connections, lets
+		Long: `Run the gateway until SIGTERM or SIGINT. Then it takes no new connections, lets
 running sessions go on for up to ssh.drain_timeout, and ends. A second signal
 ends it at once.
+
+A changed configuration is read within a second, or on SIGHUP: policy, origins and
+workloads change at once, other settings take a restart, and of a file that cannot
+be used nothing changes. Connections that the policy no longer allows end.
 
 On the first start it makes its keys in data_dir: three host keys, the authority
 whose certificates let its users into origins (see "sshgated ca"), and the
@@ -58,6 +62,9 @@ says. Under systemd (Type=notify) it reports when it is ready.`,
 			if err != nil {
 				return err
 			}
+			reloader := newReloader(cfgFlag.path, cfgFlag.load)
+			defer reloader.close()
+			reloader.notify = func(state string) { notify(log, state) }
 			cfg, err := cfgFlag.load()
 			if err != nil {
 				return err
@@ -70,6 +77,7 @@ says. Under systemd (Type=notify) it reports when it is ready.`,
 			if err != nil {
 				return err
 			}
+			g.reloader = reloader
 			if err := g.listen(); err != nil {
 				g.close()
 				return err

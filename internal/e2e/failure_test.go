@@ -291,7 +291,7 @@ func TestRevokedConnector(t *testing.T) {
 	session, stderr := c.longSession()
 	begin := time.Now()
 	s.sshgated(append([]string{"connector", "revoke", "rack1"}, config...)...)
-	endsWith255(t, session, stderr, "the connection to web1 was lost", 15*time.Second)
+	endsWith255(t, session, stderr, "the connection to web1 was lost: the gateway no longer lets its connector in", 15*time.Second)
 	t.Logf("the session ended %s after the command", time.Since(begin).Round(time.Millisecond))
 	eventually(t, "the connector's log says why", 20*time.Second, func() error {
 		if !strings.Contains(s.connector.out.String(), "was revoked on") {

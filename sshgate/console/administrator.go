@@ -165,8 +165,9 @@ func revoke(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	// Only now, or they would be back before their keys are gone.
-	ended := c.cfg.Sessions.SignOut(id.Key(), "your access was revoked by an administrator")
+	// Connections end with what let them in. Their sessions end here, so that it can
+	// be said how many those were.
+	ended := c.cfg.Sessions.End(func(s Session) bool { return s.Identity.Key() == id.Key() }, "your access was revoked by an administrator")
 	return c.done(map[string]any{"identity": id.String(), "subject": id.Subject, "forgotten": forgotten, "ended": ended},
 		"%s is signed out: forgot %d keys and tokens, ended %d sessions", id.String(), forgotten, ended)
 }

@@ -25,12 +25,16 @@ import (
 // provider has it: it is no URL.
 const LocalIssuer = "sshgate:local"
 
-// Caller is who types.
+// Caller is who types. That their sign-in is still good is for those to see to who
+// let them in.
 type Caller struct {
 	Identity sshgate.Identity
 	// Key is the SHA256 fingerprint of the key that the connection proved, empty
 	// where it proved none.
-	Key        string
+	Key string
+	// SignIn is the name that the sign-in is kept under, see sshgate.KeyLogin, empty
+	// where it is not.
+	SignIn     string
 	Addr       netip.Addr
 	Connection sshgate.ConnectionID
 	// Local is set for those who come through the gateway's own socket, which only
@@ -77,9 +81,6 @@ type Sessions interface {
 	// End ends those for which match holds, telling their users why where there is
 	// a way, and returns how many those were.
 	End(match func(Session) bool, reason string) int
-	// SignOut ends all connections of an identity likewise, and returns how many
-	// sessions those had.
-	SignOut(id sshgate.IdentityKey, reason string) int
 }
 
 // OfPassage is the session that an end-to-end connection is.
@@ -158,10 +159,7 @@ type usageError struct{ error }
 // notAllowed is a command that the caller may not run.
 type notAllowed struct{ error }
 
-var (
-	errAdministrators = notAllowed{errors.New("only administrators may do that")}
-	errSignInOver     = notAllowed{errors.New("your sign-in has ended; end this connection and connect again (ssh -O exit for a ControlMaster)")}
-)
+var errAdministrators = notAllowed{errors.New("only administrators may do that")}
 
 // Output is where a command writes to.
 type Output struct{ Stdout, Stderr io.Writer }
@@ -169,20 +167,6 @@ type Output struct{ Stdout, Stderr io.Writer }
 // administrator tells whether the caller has the role now.
 func (c *Console) administrator(who Caller) bool {
 	return who.Local || c.cfg.Administrator(who.Identity, who.Addr, c.cfg.Now())
-}
-
-// current tells whether the caller's sign-in still counts: a connection may
-// outlast it. Machines are judged by those who know their credential.
-func (c *Console) current(ctx context.Context, who Caller) bool {
-	if who.Local || who.Identity.Machine() {
-		return true
-	}
-	now := c.cfg.Now()
-	if who.Key == "" {
-		return now.Before(who.Identity.SignedInAt.Add(c.cfg.Policy().LongestSession()))
-	}
-	login, err := c.cfg.Logins.KeyLogin(ctx, who.Key)
-	return err == nil && login.Identity.Key() == who.Identity.Key() && now.Before(login.ExpiresAt)
 }
 
 // record writes down what was asked for and whether it may be done.

@@ -23,9 +23,9 @@ func ownCommands() []Command {
 				"that you may use there; * is any that you name.",
 		},
 		{
-			Name: "keys", Args: "[revoke FINGERPRINT]", Short: "List the keys that are remembered as yours, or forget one", takes: [2]int{0, 2}, run: keys,
+			Name: "keys", Args: "[revoke FINGERPRINT]", Short: "List the keys that you are signed in with, or forget one", takes: [2]int{0, 3}, run: keys,
 			changes: func(c *call) bool { return len(c.args) > 0 },
-			Long:    "A key that is forgotten has to sign in again. FINGERPRINT may be cut short where it is\nstill clear which one is meant.",
+			Long:    "A key that is forgotten has to sign in again, and its connections end. FINGERPRINT may be\ncut short where it is still clear which one is meant. A connection without a key is listed\nby its own name.",
 		},
 		{
 			Name: "logout", Short: "Forget the key of this connection", run: logout,
@@ -59,7 +59,7 @@ func whoami(ctx context.Context, c *call) error {
 	var until time.Time
 	if !c.who.Local && !id.Machine() {
 		until = id.SignedInAt.Add(c.cfg.Policy().LongestSession())
-		if login, err := c.cfg.Logins.KeyLogin(ctx, c.who.Key); err == nil {
+		if login, err := c.cfg.Logins.KeyLogin(ctx, c.who.SignIn); err == nil {
 			until = login.ExpiresAt
 		}
 	}
@@ -178,8 +178,8 @@ func keys(ctx context.Context, c *call) error {
 	switch {
 	case err != nil:
 		return err
-	case len(c.args) == 2 && c.args[0] == "revoke":
-		return revokeKey(ctx, c, mine, c.args[1])
+	case len(c.args) > 1 && c.args[0] == "revoke":
+		return revokeKey(ctx, c, mine, strings.Join(c.args[1:], " ")) // the name of a connection has two words
 	case len(c.args) > 0:
 		return usageError{errors.New("keys: it is keys, or keys revoke FINGERPRINT")}
 	}
@@ -187,7 +187,7 @@ func keys(ctx context.Context, c *call) error {
 		for _, login := range mine {
 			if err := c.json(map[string]any{
 				"fingerprint": login.Fingerprint, "signed_in_at": whole(login.Identity.SignedInAt), "expires_at": whole(login.ExpiresAt),
-				"this_connection": login.Fingerprint == c.who.Key,
+				"this_connection": login.Fingerprint == c.who.SignIn,
 			}); err != nil {
 				return err
 			}
@@ -197,7 +197,7 @@ func keys(ctx context.Context, c *call) error {
 	rows := make([][]string, len(mine))
 	for i, login := range mine {
 		note := ""
-		if login.Fingerprint == c.who.Key {
+		if login.Fingerprint == c.who.SignIn {
 			note = "this connection's"
 		}
 		rows[i] = []string{login.Fingerprint, stamp(login.Identity.SignedInAt), stamp(login.ExpiresAt), note}
@@ -206,9 +206,10 @@ func keys(ctx context.Context, c *call) error {
 }
 
 func revokeKey(ctx context.Context, c *call, mine []sshgate.KeyLogin, meant string) error {
-	want := strings.TrimPrefix(meant, "SHA256:")
+	const form = "SHA256:"
+	want := strings.TrimPrefix(meant, form)
 	found := slices.DeleteFunc(mine, func(login sshgate.KeyLogin) bool {
-		return !strings.HasPrefix(strings.TrimPrefix(login.Fingerprint, "SHA256:"), want)
+		return !strings.HasPrefix(strings.TrimPrefix(login.Fingerprint, form), want)
 	})
 	switch {
 	case want == "" || len(found) == 0:
@@ -249,10 +250,10 @@ func logout(ctx context.Context, c *call) error {
 			return err
 		}
 		return c.done(map[string]any{"count": n}, "forgot %d keys and tokens; you are signed out everywhere", n)
-	case c.who.Key == "":
-		return c.done(map[string]any{"count": 0}, "this connection has no key that is remembered; it is signed in for itself alone")
+	case c.who.SignIn == "":
+		return errors.New("the sign-in of this connection is not kept, and ends with it")
 	}
-	return c.forgetKey(ctx, c.who.Key)
+	return c.forgetKey(ctx, c.who.SignIn)
 }
 
 func sessions(_ context.Context, c *call) error {

@@ -32,9 +32,6 @@ func (c *Console) Pick(ctx context.Context, who Caller, term picker.Terminal) (t
 
 // items are the origins to which the caller may open sessions.
 func (c *Console) items(ctx context.Context, who Caller) ([]picker.Item, error) {
-	if !c.current(ctx, who) {
-		return nil, errSignInOver
-	}
 	list, err := c.Directory(ctx, who)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/live"
 )
 
 // Tunnel reaches origins through their connectors. *connector.Hub is one.
@@ -45,6 +46,8 @@ type Config struct {
 	Tunnel   Tunnel
 	HostPins HostKeyPins
 	Events   Recorder
+	// Live ends passages that are no longer allowed. Nil: they go on.
+	Live *live.Register
 
 	DialTimeout time.Duration    // to reach a service; default 30s
 	Now         func() time.Time // default time.Now
@@ -56,9 +59,9 @@ type Broker struct {
 
 	mu       sync.Mutex // guards what follows
 	draining bool
-	open     int                    // passages
-	live     map[*Passage]time.Time // those that are carried, since when
-	drained  chan struct{}          // closed when draining and none is open
+	open     int // passages
+	live     map[*Passage]carried
+	drained  chan struct{} // closed when draining and none is open
 }
 
 // New checks the configuration and returns a broker.
@@ -70,7 +73,7 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Broker{cfg: cfg, drained: make(chan struct{}), live: make(map[*Passage]time.Time)}, nil
+	return &Broker{cfg: cfg, drained: make(chan struct{}), live: make(map[*Passage]carried)}, nil
 }
 
 // Drain refuses further passages and waits until those that are open have ended or
@@ -124,7 +127,15 @@ type Client struct {
 	Connection sshgate.ConnectionID
 	// Renew says how to sign in again, as in "run: sshgate access login".
 	Renew string
+	// Credential is what the client got in by, Until when that ends, and Since the
+	// moment before it was found good.
+	Credential sshgate.Credential
+	Until      time.Time
+	Since      live.Moment
 }
+
+// Moment returns the state of policy and credentials, for Client.Since.
+func (b *Broker) Moment() live.Moment { return b.cfg.Live.Moment() }
 
 // maxDetail is how much of a host that a client sent goes into an event.
 const maxDetail = 300 // bytes; a name has 253
@@ -157,10 +168,11 @@ func (b *Broker) decide(ctx context.Context, client Client, host string, port ui
 		return nil, NotThere(p.ID, sshgate.OriginName(printable(clip(host, 64))), err)
 	}
 	p.endpoint, p.channel = endpoint, endpoint.Channel()
-	p.decision = b.cfg.Policy().Decide(sshgate.Request{
+	p.request = sshgate.Request{
 		Identity: client.Identity, Target: sshgate.Target{Origin: endpoint.Origin}, ClientAddr: client.Addr,
 		Channel: p.channel, Port: endpoint.Port, Time: b.cfg.Now(),
-	})
+	}
+	p.decision = b.cfg.Policy().Decide(p.request)
 	p.recordDecision()
 	reason := errors.New(p.decision.Reason)
 	switch {

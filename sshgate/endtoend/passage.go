@@ -2,6 +2,7 @@ package endtoend
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/live"
 )
 
 // Stream is the client's side of a passage. CloseWrite ends the direction to the
@@ -29,6 +31,7 @@ type Passage struct {
 	endpoint sshgate.Endpoint
 	channel  sshgate.Channel
 	detail   string
+	request  sshgate.Request
 	decision sshgate.Decision
 	conn     connector.Conn
 	left     sync.Once
@@ -41,17 +44,27 @@ func (p *Passage) Close() {
 }
 
 // Carry copies both ways, with half-closes, until both directions have ended, one
-// has failed, or ctx is done. The passage is closed afterwards. The stream is
-// closed if anything failed, which the error says; otherwise both of its
-// directions have ended and closing it is the caller's.
+// has failed, ctx is done, or it is no longer allowed: then the error is a
+// *live.Ending. The passage is closed afterwards. The stream is closed if anything
+// failed, which the error says; otherwise both of its directions have ended and
+// closing it is the caller's.
 func (p *Passage) Carry(ctx context.Context, client Stream) error {
 	defer p.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	now := p.broker.cfg.Now
 	p.broker.cfg.Events.Record(p.event(sshgate.EventSessionStart))
 	begin := now()
-	p.broker.begin(p, begin)
+	p.broker.begin(p, begin, func(ending *live.Ending) { cancel(ending) })
 	defer p.broker.end(p)
+	defer p.broker.cfg.Live.Add(p.client.Since, live.Holding{
+		Request: p.request, Decision: p.decision, Credential: p.client.Credential, Until: p.client.Until,
+		Event: p.event(sshgate.EventDecision), End: func(ending *live.Ending) { cancel(ending) },
+	})()
 	in, out, err := splice(ctx, client, p.conn)
+	if ending, ok := errors.AsType[*live.Ending](context.Cause(ctx)); ok {
+		err = ending // rather than what it came to
+	}
 	end := p.event(sshgate.EventSessionEnd)
 	end.BytesIn, end.BytesOut, end.Duration = in, out, now().Sub(begin)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/gliderlabs/ssh"
 	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/live"
 	gossh "golang.org/x/crypto/ssh"
 )
 
@@ -30,6 +31,12 @@ type grant struct {
 	identity sshgate.Identity
 	target   sshgate.Target
 	key      string // fingerprint of the key that was proven, "" where none was
+
+	// credential is what the client got in by, until when, and since the moment before
+	// it was found good. The zero one is of a sign-in that could not be kept.
+	credential sshgate.Credential
+	until      time.Time
+	since      live.Moment
 }
 
 type grantKey struct{}
@@ -151,6 +158,7 @@ func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
 	if err != nil || fingerprint == "" {
 		return nil
 	}
+	since := c.srv.cfg.Live.Moment()
 	login, err := c.srv.cfg.Logins.KeyLogin(c.ctx, fingerprint)
 	if err != nil {
 		c.log.Debug("key is not remembered", "key", fingerprint, "err", err)
@@ -160,7 +168,10 @@ func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
 	if login.Fingerprint != fingerprint || !now.Before(login.ExpiresAt) {
 		return nil
 	}
-	g := &grant{identity: login.Identity, target: target, key: fingerprint}
+	g := &grant{
+		identity: login.Identity, target: target, key: fingerprint,
+		credential: sshgate.Credential{Key: fingerprint, Identity: login.Identity.Key()}, until: login.ExpiresAt, since: since,
+	}
 	if c.srv.cfg.Policy().Decide(c.request(g.identity, target, sshgate.ChannelSession)).Expired {
 		return nil // good elsewhere, but this origin wants a newer one
 	}
@@ -173,7 +184,8 @@ func (c *conn) machine(meta gossh.ConnMetadata, fingerprint string) (*grant, err
 	if c.srv.cfg.Services == nil {
 		return nil, nil
 	}
-	id, _, registered, err := c.srv.cfg.Services.ServiceKey(c.ctx, fingerprint)
+	since := c.srv.cfg.Live.Moment()
+	id, until, registered, err := c.srv.cfg.Services.ServiceKey(c.ctx, fingerprint)
 	if !registered {
 		if err != nil {
 			c.log.Error("the key could not be looked up among service tokens", "key", fingerprint, "err", err)
@@ -187,7 +199,10 @@ func (c *conn) machine(meta gossh.ConnMetadata, fingerprint string) (*grant, err
 	if err != nil {
 		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error()}
 	}
-	return &grant{identity: id, target: target, key: fingerprint}, nil
+	return &grant{
+		identity: id, target: target, key: fingerprint,
+		credential: sshgate.Credential{Key: fingerprint, Identity: id.Key()}, until: until, since: since,
+	}, nil
 }
 
 // rejectMachine tells the user why the key of a service token is not taken. Nobody
@@ -227,7 +242,7 @@ func (c *conn) admit(g *grant) *gossh.Permissions {
 	c.net.unlimited.Store(true)
 	c.net.limit(0)
 	c.authenticated()
-	c.granted.Store(g)
+	c.hold(g)
 	return g.permissions()
 }
 
@@ -299,16 +314,23 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	return g, say(challenge, c.welcomeText(g, c.remember(g)))
 }
 
-// remember binds the proven key to the sign-in, and says until when.
+// remember binds the proven key to the sign-in, and says until when. Where there is no
+// key the sign-in is kept as that of the connection, so that it can be revoked.
 func (c *conn) remember(g *grant) (until time.Time) {
-	if g.key == "" {
-		return time.Time{}
+	name := g.key
+	if name == "" {
+		name = sshgate.NoKey(c.id)
 	}
+	since := c.srv.cfg.Live.Moment()
 	until = g.identity.SignedInAt.Add(c.srv.cfg.Policy().LongestSession())
-	err := c.srv.cfg.Logins.BindKey(c.ctx, sshgate.KeyLogin{Fingerprint: g.key, Identity: g.identity, ExpiresAt: until})
+	err := c.srv.cfg.Logins.BindKey(c.ctx, sshgate.KeyLogin{Fingerprint: name, Identity: g.identity, ExpiresAt: until})
 	if err != nil {
 		// The sign-in counts all the same, for this connection alone.
-		c.log.Error("the key could not be remembered", "key", g.key, "err", err)
+		c.log.Error("the key could not be remembered", "key", name, "err", err)
+		return time.Time{}
+	}
+	g.credential, g.until, g.since = sshgate.Credential{Key: name, Identity: g.identity.Key()}, until, since
+	if g.key == "" {
 		return time.Time{}
 	}
 	return until

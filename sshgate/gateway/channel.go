@@ -173,6 +173,10 @@ func (c *conn) channelFromOrigin(up *origin, nc gossh.NewChannel) {
 		}
 		return
 	}
+	if !c.srv.cfg.Policy().Decide(c.again(a)).Allowed {
+		_ = nc.Reject(gossh.Prohibited, "it is no longer allowed")
+		return
+	}
 	if int(c.channels.Add(1)) > c.srv.cfg.MaxChannels {
 		c.channels.Add(-1)
 		_ = nc.Reject(gossh.ResourceShortage, "too many channels")
@@ -277,6 +281,7 @@ func handleGlobalRequest(ctx ssh.Context, _ *ssh.Server, req *gossh.Request) (bo
 			ok, payload, err := up.conn.SendRequest(req.Type, true, req.Payload)
 			if ok = ok && err == nil; ok {
 				c.unlend(up, listens[req.Type])
+				c.releaseListener(req.Type + string(req.Payload))
 			}
 			return ok, payload
 		}
@@ -296,10 +301,7 @@ var listens = map[string]string{
 func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
 	detail := ""
 	if req.Type == requestListenTCP {
-		var m struct { // RFC 4254 section 7.1
-			Host string
-			Port uint32
-		}
+		var m listenTCP
 		if gossh.Unmarshal(req.Payload, &m) != nil {
 			return false, nil
 		}
@@ -319,6 +321,8 @@ func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
 			ok, payload, err := up.conn.SendRequest(req.Type, true, req.Payload)
 			if ok = ok && err == nil; !ok {
 				c.unlend(up, listens[req.Type])
+			} else {
+				c.holdListener(a, up, cancelRequest(req, payload))
 			}
 			return ok, payload
 		}

@@ -46,10 +46,6 @@ type conn struct {
 	// counted falls when the connection no longer counts as unauthenticated.
 	counted sync.Once
 
-	// granted is what the connection authenticated as, for those who end it. It lets
-	// nobody in.
-	granted atomic.Pointer[grant]
-
 	// ssh is the connection once it is authenticated.
 	ssh atomic.Pointer[gossh.ServerConn]
 
@@ -62,6 +58,9 @@ type conn struct {
 	closing bool                 // no further goroutine may start
 	lent    map[lending]*loan    // what the client has let origins open
 	picked  map[*origin]struct{} // the origins of sessions that picked one
+
+	released  []func()          // take the connection out of what is decided about again
+	listeners map[string]func() // and these its listeners, by the request that cancels them
 
 	// dialling is held while the origin is dialled, so that channels opened at
 	// once share one connection. Never taken with mu held.
@@ -82,6 +81,8 @@ func newConn(s *Server, nc net.Conn) *conn {
 		gone:   make(chan struct{}),
 		lent:   make(map[lending]*loan),
 		picked: make(map[*origin]struct{}),
+
+		listeners: make(map[string]func()),
 	}
 	c.net = &clientConn{Conn: nc, owner: c, budget: preAuthBytes}
 	c.log = s.cfg.Log.With("connection", c.id, "client", c.addr.String())

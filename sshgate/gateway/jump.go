@@ -15,12 +15,20 @@ func (c *conn) jump(g *grant, nc gossh.NewChannel) {
 		_ = nc.Reject(gossh.Prohibited, err.Error())
 		return
 	}
+	since := c.srv.cfg.Live.Moment()
 	if denial := c.stillGood(g); denial != nil {
+		c.reject(nc, denial)
+		return
+	}
+	if denial := c.signedIn(g, sshgate.NewRequestID()); denial != nil {
+		event := sshgate.Event{Kind: sshgate.EventDecision, Request: denial.RequestID, Key: g.key, Channel: sshgate.ChannelEndToEnd, Detail: clip(m.Host, maxDetail), Reason: denial.Error()}
+		c.record(event.By(g.identity))
 		c.reject(nc, denial)
 		return
 	}
 	passage, denial := c.srv.broker.Open(c.ctx, endtoend.Client{
 		Identity: g.identity, Key: g.key, Addr: c.addr, Connection: c.id, Renew: c.renewal(g.target),
+		Credential: g.credential, Until: g.until, Since: since,
 	}, m.Host, m.Port)
 	if denial != nil {
 		c.reject(nc, denial)

@@ -42,14 +42,18 @@ type bench struct {
 type memoryLogins struct {
 	mu     sync.Mutex
 	logins map[string]sshgate.KeyLogin
+	broken error // what reading fails with
 }
 
 func (m *memoryLogins) KeyLogin(_ context.Context, fingerprint string) (sshgate.KeyLogin, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.broken != nil {
+		return sshgate.KeyLogin{}, m.broken
+	}
 	login, ok := m.logins[fingerprint]
 	if !ok {
-		return sshgate.KeyLogin{}, errors.New("not found")
+		return sshgate.KeyLogin{}, sshgate.ErrNotFound
 	}
 	return login, nil
 }
@@ -58,6 +62,16 @@ func (m *memoryLogins) BindKey(_ context.Context, login sshgate.KeyLogin) error 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.logins[login.Fingerprint] = login
+	return nil
+}
+
+func (m *memoryLogins) ForgetKey(_ context.Context, fingerprint string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.logins[fingerprint]; !ok {
+		return sshgate.ErrNotFound
+	}
+	delete(m.logins, fingerprint)
 	return nil
 }
 

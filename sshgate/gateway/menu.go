@@ -10,6 +10,7 @@ import (
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/console"
 	"github.com/sshgate/sshgate/sshgate/console/picker"
+	"github.com/sshgate/sshgate/sshgate/live"
 	gossh "golang.org/x/crypto/ssh"
 )
 
@@ -57,6 +58,10 @@ type windowChange struct{ Columns, Rows, Width, Height uint32 }
 // menu carries a session of a client that names no origin.
 func (c *conn) menu(g *grant, nc gossh.NewChannel) {
 	if denial := c.stillGood(g); denial != nil {
+		c.reject(nc, denial)
+		return
+	}
+	if denial := c.signedIn(g, sshgate.NewRequestID()); denial != nil {
 		c.reject(nc, denial)
 		return
 	}
@@ -155,6 +160,9 @@ func (m *menu) serve(start *gossh.Request) {
 	}
 	ctx, cancel := context.WithCancelCause(m.conn.ctx)
 	defer cancel(nil)
+	defer m.conn.srv.cfg.Live.Add(m.grant.since, live.Holding{
+		Credential: m.grant.credential, Until: m.grant.until, End: func(ending *live.Ending) { cancel(ending) },
+	})()
 	stop, stopped := m.watch(cancel)
 	term := m.terminal()
 	if start.Type == requestShell && term != nil && term.Usable() {
@@ -239,22 +247,22 @@ func (m *menu) terminal() *picker.Terminal {
 }
 
 func (m *menu) caller() console.Caller {
-	return console.Caller{Identity: m.grant.identity, Key: m.grant.key, Addr: m.conn.addr, Connection: m.conn.id}
+	return console.Caller{Identity: m.grant.identity, Key: m.grant.key, SignIn: m.grant.credential.Key, Addr: m.conn.addr, Connection: m.conn.id}
 }
 
 // end ends the session with an exit status.
 func (m *menu) end(ctx context.Context, code int) {
 	m.conn.start(m.requests.discard)
-	var by ended
+	var ending *live.Ending
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		code = console.ExitLeft
 	case errors.Is(context.Cause(m.conn.ctx), errShuttingDown):
 		tell(m.client, "the gateway is shutting down, the session has ended")
 		code = exitLost
-	case errors.As(context.Cause(m.conn.ctx), &by):
-		tell(m.client, by.reason)
-		code = exitLost
+	case errors.As(context.Cause(ctx), &ending):
+		tell(m.client, "your session has ended: "+ascii(ending.Sentence))
+		code = max(code, console.ExitNotAllowed)
 	}
 	sendExit(m.client, uint32(code))
 	_ = m.client.CloseWrite() // fails where the client closed first, as the next

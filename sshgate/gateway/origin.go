@@ -13,6 +13,7 @@ import (
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
+	"github.com/sshgate/sshgate/sshgate/live"
 	gossh "golang.org/x/crypto/ssh"
 )
 
@@ -54,12 +55,16 @@ type origin struct {
 // can tell an end from a loss.
 type originLink struct {
 	connector.Conn
-	lost atomic.Bool
+	lost  atomic.Bool
+	cause atomic.Pointer[connector.Refusal] // why, where its connector was shut out
 }
 
 func (l *originLink) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	if err != nil {
+		if refusal, ok := errors.AsType[*connector.Refusal](err); ok {
+			l.cause.Store(refusal)
+		}
 		l.lost.Store(true)
 	}
 	return n, err
@@ -70,14 +75,16 @@ type access struct {
 	id       sshgate.RequestID
 	grant    *grant
 	target   sshgate.Target
+	request  sshgate.Request
 	decision sshgate.Decision
 	channel  sshgate.Channel
 	detail   string
+	since    live.Moment // before it was allowed
 }
 
 // ask puts a request for one channel to the policy and records the answer.
 func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, detail string) (*access, *sshgate.Denied) {
-	a := &access{id: sshgate.NewRequestID(), grant: g, target: target, channel: channel, detail: detail}
+	a := &access{id: sshgate.NewRequestID(), grant: g, target: target, channel: channel, detail: detail, since: c.srv.cfg.Live.Moment()}
 	if target.Origin == "" {
 		return nil, &sshgate.Denied{
 			RequestID: a.id,
@@ -88,12 +95,21 @@ func (c *conn) ask(g *grant, target sshgate.Target, channel sshgate.Channel, det
 	if denial := c.stillGood(g); denial != nil {
 		return nil, denial
 	}
-	a.decision = c.srv.cfg.Policy().Decide(c.request(g.identity, target, channel))
+	a.request = c.request(g.identity, target, channel)
+	a.decision = c.srv.cfg.Policy().Decide(a.request)
+	var gone *sshgate.Denied
+	if a.decision.Allowed {
+		if gone = c.signedIn(g, a.id); gone != nil {
+			a.decision.Allowed, a.decision.Reason = false, gone.Error()
+		}
+	}
 	event := a.event(sshgate.EventDecision)
 	event.Allowed = a.decision.Allowed
 	event.Reason = a.decision.Reason
 	c.record(event)
 	switch {
+	case gone != nil:
+		return nil, gone
 	case a.decision.Expired:
 		return nil, endtoend.Expired(a.id, c.renewal(target), errors.New(a.decision.Reason))
 	case !a.decision.Allowed:

@@ -22,6 +22,7 @@ import (
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
+	"github.com/sshgate/sshgate/sshgate/live"
 	gossh "golang.org/x/crypto/ssh"
 )
 
@@ -37,6 +38,8 @@ type KeyLogins interface {
 	// fingerprint; an error where nothing is. The caller judges ExpiresAt.
 	KeyLogin(ctx context.Context, fingerprint string) (sshgate.KeyLogin, error)
 	BindKey(ctx context.Context, login sshgate.KeyLogin) error
+	// ForgetKey forgets what BindKey bound; sshgate.ErrNotFound where that was nothing.
+	ForgetKey(ctx context.Context, fingerprint string) error
 }
 
 // ServiceKeys knows the SSH keys that are registered for service tokens.
@@ -71,6 +74,9 @@ type Config struct {
 	HostPins HostKeyPins
 	CA       *UserCA
 	Events   Recorder
+
+	// Live ends what is no longer allowed. Nil: it goes on.
+	Live *live.Register
 
 	// Services knows the SSH keys of service tokens. Nil: there are none.
 	Services ServiceKeys
@@ -170,7 +176,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	broker, err := endtoend.New(endtoend.Config{
-		Policy: cfg.Policy, Tunnel: cfg.Tunnel, HostPins: cfg.HostPins, Events: cfg.Events,
+		Policy: cfg.Policy, Tunnel: cfg.Tunnel, HostPins: cfg.HostPins, Events: cfg.Events, Live: cfg.Live,
 		DialTimeout: cfg.DialTimeout, Now: cfg.Now,
 	})
 	if err != nil {
@@ -272,6 +278,7 @@ func (s *Server) admit(c *conn) string {
 
 func (s *Server) release(c *conn) {
 	c.authenticated()
+	c.release()
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()

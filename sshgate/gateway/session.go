@@ -8,9 +8,11 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sshgate/sshgate/sshgate"
+	"github.com/sshgate/sshgate/sshgate/live"
 	gossh "golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 )
@@ -40,17 +42,17 @@ type session struct {
 	detail string
 	open   bool
 
-	mu    sync.Mutex    // guards what follows
-	exit  string        // how it ended, "" while it has not
-	ended string        // why somebody ended it, "" where nobody did
-	gone  chan struct{} // closed when it has
+	ended atomic.Pointer[live.Ending] // why it is no longer allowed, nil while it is
+	done  chan struct{}               // closed when nothing of it is left
+
+	mu   sync.Mutex // guards exit
+	exit string     // how it ended, "" while it has not
 }
 
 // carry runs p until both its sides are closed, with an event at either end.
 func (c *conn) carry(a *access, up *origin, p *pipe) {
-	s := &session{conn: c, access: a, up: up, pipe: p, start: c.srv.cfg.Now(), detail: a.detail, gone: make(chan struct{})}
-	defer close(s.gone)
-	p.lost = up.link.lost.Load
+	s := &session{conn: c, access: a, up: up, pipe: p, start: c.srv.cfg.Now(), detail: a.detail, done: make(chan struct{})}
+	p.lost = func() bool { return up.link.lost.Load() || s.ended.Load() != nil }
 	if a.channel == sshgate.ChannelSession {
 		p.sending = s.sending
 		p.answered = s.answered
@@ -60,10 +62,15 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 	} else {
 		s.recordStart()
 	}
+	release := c.srv.cfg.Live.Add(a.since, c.holding(a, s.end))
 	p.run()
+	release()
+	close(s.done)
 	if s.open {
-		reason := s.endedBy()
-		if s.exit == "" && p.lost() {
+		reason := ""
+		if ending := s.ended.Load(); ending != nil {
+			reason = ending.Cause
+		} else if s.exit == "" && p.lost() {
 			reason = s.lossReason()
 		}
 		s.recordEnd(reason)
@@ -164,31 +171,24 @@ func (s *session) received(req *gossh.Request) {
 func (s *session) beforeClose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.exit != "" {
+	if s.exit != "" && s.ended.Load() == nil {
 		return
 	}
-	if s.ended != "" {
-		tell(s.pipe.client, s.ended)
-	} else if s.pipe.lost() {
+	if s.pipe.lost() {
 		tell(s.pipe.client, fmt.Sprintf("%s (request %s)", s.lossReason(), s.access.id))
 	}
 	sendExit(s.pipe.client, exitLost)
 }
 
-// endedBy says why somebody ended the session, "" where nobody did.
-func (s *session) endedBy() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ended
-}
-
 func (s *session) lossReason() string {
-	var by ended
-	switch cause := context.Cause(s.conn.ctx); {
-	case errors.Is(cause, errShuttingDown):
+	if ending := s.ended.Load(); ending != nil {
+		return fmt.Sprintf("your access to %s has ended: %s", s.access.target.Origin, ascii(ending.Sentence))
+	}
+	if s.up.link.cause.Load() != nil {
+		return fmt.Sprintf("the connection to %s was lost: the gateway no longer lets its connector in", s.access.target.Origin)
+	}
+	if errors.Is(context.Cause(s.conn.ctx), errShuttingDown) {
 		return "the gateway is shutting down, the session has ended"
-	case errors.As(cause, &by):
-		return by.reason
 	}
 	return fmt.Sprintf("the connection to %s was lost", s.access.target.Origin)
 }

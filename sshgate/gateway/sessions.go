@@ -4,14 +4,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/console"
+	"github.com/sshgate/sshgate/sshgate/live"
 )
-
-// ended is the cause of an end that somebody decided on: what its user reads.
-type ended struct{ reason string }
-
-func (e ended) Error() string { return e.reason }
 
 // running are the sessions that are on record as started and not as ended.
 type running struct {
@@ -64,47 +59,15 @@ func (s *Server) End(match func(console.Session) bool, reason string) int {
 		}
 	}
 	s.running.mu.Unlock()
+	ending := &live.Ending{Sentence: reason, Cause: reason}
 	for _, session := range meant {
-		session.conn.start(func() { session.finish(reason) })
+		session.end(ending)
 	}
 	n := len(meant)
 	for _, p := range s.broker.Live() {
 		if match(console.OfPassage(p)) {
-			p.Close()
+			p.End(ending)
 			n++
-		}
-	}
-	return n
-}
-
-// finish ends a session, and its connection where the origin does not let go.
-func (s *session) finish(reason string) {
-	s.mu.Lock()
-	s.ended = reason
-	s.mu.Unlock()
-	_ = s.pipe.origin.Close() // fails where the origin closed first
-	waitFor(s.gone, goodbyeTime)
-	select {
-	case <-s.gone:
-	default:
-		s.conn.close(ended{reason})
-	}
-}
-
-// SignOut ends the connections of an identity, with a word to the user of each
-// session, and returns how many sessions those had.
-func (s *Server) SignOut(id sshgate.IdentityKey, reason string) int {
-	n := 0
-	for _, open := range s.Sessions() {
-		if open.Identity.Key() == id {
-			n++
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		if g := c.granted.Load(); g != nil && g.identity.Key() == id {
-			c.start(func() { c.goodbye(ended{reason}) })
 		}
 	}
 	return n

@@ -41,7 +41,9 @@ type SQLite struct {
 	write *sql.DB
 	// read cannot write. In WAL mode a reader waits for nobody.
 	read *sql.DB
-	now  func() time.Time
+	// watch is one connection that is asked for nothing but Version.
+	watch *sql.DB
+	now   func() time.Time
 }
 
 // OpenSQLite opens the state in the file at path, makes it when there is none,
@@ -69,6 +71,10 @@ func OpenSQLite(ctx context.Context, path string, now func() time.Time) (*SQLite
 	}
 	s.read.SetMaxOpenConns(maxReaders)
 	s.read.SetMaxIdleConns(maxReaders)
+	if s.watch, err = sql.Open("sqlite", dsn(path, true)); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the state file %s: %w", path, err), s.read.Close(), s.write.Close())
+	}
+	s.watch.SetMaxOpenConns(1)
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the state file %s: %w", path, err), s.Close())
 	}
@@ -79,7 +85,7 @@ func OpenSQLite(ctx context.Context, path string, now func() time.Time) (*SQLite
 func (s *SQLite) Close() error {
 	// The writer goes last: whoever closes the last connection folds the WAL
 	// into the main file, which a reader may not do.
-	if err := errors.Join(s.read.Close(), s.write.Close()); err != nil {
+	if err := errors.Join(s.watch.Close(), s.read.Close(), s.write.Close()); err != nil {
 		return fmt.Errorf("close the state file: %w", err)
 	}
 	return nil

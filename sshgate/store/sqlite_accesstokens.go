@@ -39,26 +39,14 @@ func (s *SQLite) PutAccessToken(ctx context.Context, rec sshgate.AccessTokenReco
 // ExpiresAt is the caller's to judge, who can then say so. It is kept for a week
 // after its end, see DeleteExpired.
 func (s *SQLite) AccessToken(ctx context.Context, hash []byte) (sshgate.AccessTokenRecord, error) {
-	const doing = "look up an access token"
-	rec, err := scanAccessToken(s.read.QueryRowContext(ctx, `
-		SELECT hash, identity, created_at, expires_at FROM access_tokens WHERE hash = ?`, hash))
-	return rec, wrap(ctx, doing, err)
+	row := s.read.QueryRowContext(ctx, `
+		SELECT hash, identity, created_at, expires_at FROM access_tokens WHERE hash = ?`, hash)
+	rec, err := scanAccessToken(row)
+	return rec, wrap(ctx, "look up an access token", err)
 }
 
-func scanAccessToken(row scanner) (rec sshgate.AccessTokenRecord, err error) {
-	var identity string
-	var createdAt, expiresAt int64
-	if err := row.Scan(&rec.Hash, &identity, &createdAt, &expiresAt); err != nil {
-		return sshgate.AccessTokenRecord{}, err
-	}
-	if rec.Identity, err = decodeIdentity(identity); err != nil {
-		return sshgate.AccessTokenRecord{}, err
-	}
-	rec.CreatedAt, rec.ExpiresAt = fromMicros(createdAt), fromMicros(expiresAt)
-	return rec, nil
-}
-
-// AccessTokens returns the access tokens that have not expired, the oldest first.
+// AccessTokens returns the access tokens that have not expired, in the order in
+// which they were issued.
 func (s *SQLite) AccessTokens(ctx context.Context) (recs []sshgate.AccessTokenRecord, err error) {
 	const doing = "list the access tokens"
 	rows, err := s.read.QueryContext(ctx, `
@@ -76,6 +64,19 @@ func (s *SQLite) AccessTokens(ctx context.Context) (recs []sshgate.AccessTokenRe
 		recs = append(recs, rec)
 	}
 	return recs, wrap(ctx, doing, rows.Err())
+}
+
+func scanAccessToken(row scanner) (rec sshgate.AccessTokenRecord, err error) {
+	var identity string
+	var createdAt, expiresAt int64
+	if err = row.Scan(&rec.Hash, &identity, &createdAt, &expiresAt); err == nil {
+		rec.Identity, err = decodeIdentity(identity)
+	}
+	if err != nil {
+		return sshgate.AccessTokenRecord{}, err
+	}
+	rec.CreatedAt, rec.ExpiresAt = fromMicros(createdAt), fromMicros(expiresAt)
+	return rec, nil
 }
 
 // DeleteAccessToken forgets an access token; ErrNotFound when there is none.

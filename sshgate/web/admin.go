@@ -17,9 +17,13 @@ import (
 // DefaultCheckTimeout bounds a readiness check that sets no timeout.
 const DefaultCheckTimeout = 2 * time.Second
 
-// Check is one thing that must be well for the gateway to be ready.
+// Check is one thing that must be well for the gateway to be ready, unless it only
+// warns.
 type Check struct {
 	Name string
+	// Warns says that the gateway is ready all the same when the check fails: only
+	// the detail tells.
+	Warns bool
 	// Probe returns what is wrong. It should return when ctx ends; one that
 	// does not counts as failed and is not started again until it has.
 	Probe   func(ctx context.Context) error
@@ -36,8 +40,8 @@ type AdminConfig struct {
 // own that the public does not reach (ServeAdmin): it asks nobody who they are.
 //
 //	/healthz  200 "ok" while the process is alive
-//	/readyz   200 "ok" when all checks pass, otherwise 503 and the names of
-//	          those that do not; with ?verbose, or Accept: application/json,
+//	/readyz   200 "ok" when all checks pass that do not only warn, otherwise 503
+//	          and the names of those that do not; with ?verbose, or Accept: application/json,
 //	          every check with its time and error as JSON
 //	/metrics  the metrics
 func NewAdmin(cfg AdminConfig) http.Handler {
@@ -106,9 +110,13 @@ type report struct {
 type result struct {
 	Name    string  `json:"name"`
 	OK      bool    `json:"ok"`
+	Warning bool    `json:"warning,omitempty"` // not OK, and ready all the same
 	Error   string  `json:"error,omitempty"`
 	Seconds float64 `json:"seconds"`
 }
+
+// failed tells whether the gateway is not ready for it.
+func (r result) failed() bool { return !r.OK && !r.Warning }
 
 func (rd *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	report := rd.run(r.Context())
@@ -128,7 +136,7 @@ func (rd *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var failed []string
 	for _, result := range report.Checks {
-		if !result.OK {
+		if result.failed() {
 			failed = append(failed, result.Name)
 		}
 	}
@@ -143,8 +151,7 @@ func (rd *readiness) run(ctx context.Context) report {
 		wg.Go(func() { results[i] = c.run(ctx) })
 	}
 	wg.Wait()
-	failed := func(r result) bool { return !r.OK }
-	return report{Ready: !slices.ContainsFunc(results, failed), Checks: results}
+	return report{Ready: !slices.ContainsFunc(results, result.failed), Checks: results}
 }
 
 // check is a Check that runs at most once at a time.
@@ -158,7 +165,7 @@ var errStillRunning = errors.New("the check before has not ended")
 func (c *check) run(ctx context.Context) result {
 	start := time.Now()
 	err := c.probe(ctx)
-	r := result{Name: c.Name, OK: err == nil, Seconds: time.Since(start).Seconds()}
+	r := result{Name: c.Name, OK: err == nil, Warning: err != nil && c.Warns, Seconds: time.Since(start).Seconds()}
 	if err != nil {
 		r.Error = err.Error()
 	}

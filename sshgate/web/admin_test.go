@@ -74,6 +74,13 @@ func TestReadiness(t *testing.T) {
 			t.Errorf("%v: %d %+v", q, w.Code, got)
 		}
 	}
+	warns := web.NewAdmin(web.AdminConfig{Checks: []web.Check{{Name: "file", Warns: true, Probe: func(context.Context) error { return down }}}})
+	if w := ask(warns, "/readyz", ""); w.Code != 200 || w.Body.String() != "ok\n" {
+		t.Errorf("a warning: %d %q, want ready", w.Code, w.Body)
+	}
+	if w := ask(warns, "/readyz?verbose", ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"ready":true`) || !strings.Contains(w.Body.String(), `"ok":false,"warning":true,"error":"the disk is full"`) {
+		t.Errorf("a warning in detail: %d %q", w.Code, w.Body)
+	}
 	if w := ask(web.NewAdmin(web.AdminConfig{}), "/readyz?verbose", ""); w.Code != 200 {
 		t.Errorf("without checks: %d, want 200", w.Code)
 	}

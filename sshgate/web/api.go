@@ -64,7 +64,7 @@ type APIConfig struct {
 	Policy    func() *sshgate.Policy
 	Broker    *endtoend.Broker
 	Tokens    Tokens
-	Workloads Workloads // nil: there are none
+	Workloads func() Workloads // those in force now; nil, or nil from it: there are none
 	SignIns   SignIns
 	Origins   func() []connector.OriginStatus // what connectors publish now
 	HostPins  HostKeyPins
@@ -103,6 +103,9 @@ func NewAPI(cfg APIConfig) (*API, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Workloads == nil {
+		cfg.Workloads = func() Workloads { return nil }
 	}
 	a := &API{cfg: cfg, mux: http.NewServeMux(), devices: newDevices(), visitors: newVisitors(), wrong: newTries(20, 3*time.Second), signIns: newTries(60, time.Second)}
 	landing := Landing()

@@ -196,7 +196,7 @@ func newAPI(t *testing.T, serve func(*net.TCPConn)) *bench {
 	b.desk = must(enrolment.New(enrolment.Config{Policy: policy, CA: b.tunnels, Store: b.store, Events: b.events}))
 	b.api = must(web.NewAPI(web.APIConfig{
 		Hostname: "gate.test", URL: "https://gate.test", SSH: "gate.test:22", HostKeys: []ssh.PublicKey{b.ca.PublicKey()}, Version: "1",
-		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: exchanges{}, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
+		Policy: policy, Broker: b.broker, Tokens: b.tokens, Workloads: func() web.Workloads { return exchanges{} }, SignIns: pending, HostPins: b.store, CA: b.ca, Events: b.events,
 		Enrolment: b.desk, CheckConnector: b.checkConnector,
 		Origins: func() []connector.OriginStatus {
 			return []connector.OriginStatus{

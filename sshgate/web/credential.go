@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sshgate/sshgate/authflow"
 	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
+	"github.com/sshgate/sshgate/sshgate/live"
 )
 
 // caller is who makes a request.
@@ -16,12 +18,15 @@ type caller struct {
 	identity sshgate.Identity
 	expires  time.Time // of the credential
 	addr     netip.Addr
+	shown    sshgate.Credential
+	since    live.Moment // before it was looked up
 }
 
 // client is the caller as the broker takes it.
 func (c caller) client() endtoend.Client {
 	return endtoend.Client{
 		Identity: c.identity, Addr: c.addr, Connection: sshgate.NewConnectionID(), Renew: "run: sshgate access login",
+		Credential: c.shown, Until: c.expires, Since: c.since,
 	}
 }
 
@@ -67,6 +72,7 @@ func (a *API) authenticate(r *http.Request, status int, headers ...string) (call
 	if !found {
 		return caller{}, &problem{status: status, code: "token_required", text: "sign in first, with: sshgate access login; or show a service token"}
 	}
+	since := a.cfg.Broker.Moment()
 	id, expires, err := a.check(r.Context(), shown)
 	if err != nil {
 		p := ofFailure(err)
@@ -84,7 +90,7 @@ func (a *API) authenticate(r *http.Request, status int, headers ...string) (call
 		}
 		return caller{}, &p
 	}
-	return caller{identity: id, expires: expires, addr: addr}, nil
+	return caller{identity: id, expires: expires, addr: addr, shown: authflow.TokenCredential(shown.secret, id), since: since}, nil
 }
 
 func (a *API) check(ctx context.Context, c credential) (sshgate.Identity, time.Time, error) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -46,6 +47,9 @@ type Metrics struct {
 	sessions        *prometheus.CounterVec
 	sessionBytes    *prometheus.CounterVec
 	sessionDuration prometheus.Histogram
+	configReloads   *prometheus.CounterVec
+	configLoaded    prometheus.Gauge
+	configValid     prometheus.Gauge
 }
 
 // NewMetrics returns metrics in a registry of their own, with those of the Go
@@ -79,6 +83,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 			Buckets: []float64{.1, .5, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600},
 		}),
 	}
+	m.addConfig()
 	m.registry.MustRegister(
 		m.loginsStarted, m.logins, m.decisions, m.hostKeys,
 		m.sessionsActive, m.sessions, m.sessionBytes, m.sessionDuration,
@@ -121,6 +126,37 @@ func (m *Metrics) registerGauges(g Gauges) {
 			prometheus.CounterOpts{Name: "sshgate_audit_failures_total", Help: "Audit events that a sink did not get."},
 			func() float64 { return float64(g.AuditFailures()) }))
 	}
+}
+
+// addConfig adds what is said of the configuration. Both results are there from the
+// start, or a first failure could not be told from the counter's beginning.
+func (m *Metrics) addConfig() {
+	m.configReloads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sshgate_config_reloads_total", Help: "Readings of the configuration while running, by result: success or failure."}, []string{"result"})
+	m.configLoaded = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sshgate_config_last_reload_success_timestamp_seconds", Help: "When the configuration in force was read, in seconds since 1970."})
+	m.configValid = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "sshgate_config_valid", Help: "1 when the configuration on disk could be used when it was last read, otherwise 0."})
+	m.registry.MustRegister(m.configReloads, m.configLoaded, m.configValid)
+	m.configReloads.WithLabelValues("success")
+	m.configReloads.WithLabelValues("failure")
+}
+
+// ConfigLoaded says that the configuration in force was read at that time, for the
+// first time or again.
+func (m *Metrics) ConfigLoaded(at time.Time, again bool) {
+	m.configValid.Set(1)
+	m.configLoaded.Set(float64(at.UnixMilli()) / 1000)
+	if again {
+		m.configReloads.WithLabelValues("success").Inc()
+	}
+}
+
+// ConfigRefused says that the configuration on disk cannot be used, and the one
+// before stays in force.
+func (m *Metrics) ConfigRefused() {
+	m.configValid.Set(0)
+	m.configReloads.WithLabelValues("failure").Inc()
 }
 
 // Write counts the event. It never fails.

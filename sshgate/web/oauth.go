@@ -24,7 +24,7 @@ const (
 // metadata is RFC 8414.
 func (a *API) metadata(w http.ResponseWriter, _ *http.Request) {
 	grants := []string{grantDevice}
-	if a.cfg.Workloads != nil {
+	if a.cfg.Workloads() != nil {
 		grants = append(grants, grantExchange)
 	}
 	answer(w, http.StatusOK, map[string]any{
@@ -147,8 +147,9 @@ func (a *API) deviceToken(w http.ResponseWriter, r *http.Request, code string) {
 // exchange is RFC 8693: a job's ID token for an access token.
 func (a *API) exchange(w http.ResponseWriter, r *http.Request, values url.Values) {
 	kind, idToken := values.Get("subject_token_type"), values.Get("subject_token")
+	workloads := a.cfg.Workloads()
 	switch {
-	case a.cfg.Workloads == nil:
+	case workloads == nil:
 		fail(w, oauthProblem("unsupported_grant_type", "this gateway has no workloads"))
 		return
 	case kind != typeJWT && kind != typeIDToken:
@@ -164,7 +165,7 @@ func (a *API) exchange(w http.ResponseWriter, r *http.Request, values url.Values
 		return
 	}
 	event := sshgate.Event{Time: a.cfg.Now(), Kind: sshgate.EventCredential, Request: sshgate.NewRequestID(), ClientAddr: addr, Detail: "ID token"}
-	identity, err := a.cfg.Workloads.Exchange(r.Context(), idToken)
+	identity, err := workloads.Exchange(r.Context(), idToken)
 	if err != nil {
 		p := ofSignIn(err)
 		if p.status == http.StatusBadRequest {

@@ -243,8 +243,8 @@ func TestViewFits(t *testing.T) {
 		}
 		return m
 	}
-	for width := 1; width <= 200; width += 7 {
-		for height := 1; height <= 60; height++ {
+	for width := 1; width <= 200; width += 13 {
+		for height := 1; height <= 60; height += 1 + height/8 {
 			m := newModel("signed in as somebody with a name é 漢字", items, Size{width, height}, true)
 			for _, keys := range []string{"", "jjj", "\x1b[F", "host-05", "zzz", "web2\r", "um\rabc", "um\rab/c\r"} {
 				pressed := press(m, keys)

@@ -58,8 +58,11 @@ type Store interface {
 
 	PutAccessToken(context.Context, sshgate.AccessTokenRecord) error
 	AccessToken(ctx context.Context, hash []byte) (sshgate.AccessTokenRecord, error)
-	AccessTokens(context.Context) ([]sshgate.AccessTokenRecord, error)
 	DeleteAccessToken(ctx context.Context, hash []byte) error
+	AccessTokens(context.Context) ([]sshgate.AccessTokenRecord, error)
+
+	Credentials(context.Context) (map[sshgate.Credential]time.Time, error)
+	Version(context.Context) (int64, error)
 
 	NoteUse(ctx context.Context, id sshgate.IdentityKey, target sshgate.Target, at time.Time) error
 	LastUses(context.Context, sshgate.IdentityKey) ([]sshgate.LastUse, error)
@@ -108,6 +111,8 @@ func Run(t *testing.T, newState func(t *testing.T) State) {
 		{"AccessTokenSweep", testAccessTokenSweep},
 		{"AccessTokensOfIdentity", testAccessTokensOfIdentity},
 		{"LastUses", testLastUses},
+		{"Credentials", testCredentials},
+		{"Version", testVersion},
 		{"SurvivesReopening", testSurvivesReopening},
 		{"PinRace", testPinRace},
 		{"WritersRace", testWritersRace},
@@ -544,6 +549,9 @@ func calls(s Store) map[string]func(context.Context) error {
 		"PinHostKeys":    func(ctx context.Context) error { _, err := s.PinHostKeys(ctx, "web1", pins); return err },
 		"ForgetHostKeys": func(ctx context.Context) error { _, err := s.ForgetHostKeys(ctx, "web1"); return err },
 		"Ping":           s.Ping,
+		"Credentials":    func(ctx context.Context) error { _, err := s.Credentials(ctx); return err },
+		"Version":        func(ctx context.Context) error { _, err := s.Version(ctx); return err },
+		"AccessTokens":   func(ctx context.Context) error { _, err := s.AccessTokens(ctx); return err },
 
 		"CreateServiceToken": func(ctx context.Context) error {
 			return ignore(store.ErrExists, s.CreateServiceToken(ctx, serviceToken("backup")))
