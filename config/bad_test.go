@@ -216,7 +216,7 @@ F:13:25: policy.applications[0].rules[0].include[0].everyone: "false" has no mea
 F:14:15: policy.applications[0].rules[0].include[1]: unknown key "emial"; did you mean email?
 F:15:15: policy.applications[0].rules[0].include[2]: has 2 selectors; expected one in each item of the list
 F:16:15: policy.applications[0].rules[0].include[3]: has 0 selectors; expected one in each item of the list
-F:17:15: policy.applications[0].rules[0].include[4]: is a single value; expected settings such as address, claim, email
+F:17:15: policy.applications[0].rules[0].include[4]: is a single value; expected settings such as acr, address, amr
 F:18:15: policy.applications[0].rules[0].include[5]: the address "example.com" must be a whole e-mail address, as in alice@example.com
 F:19:15: policy.applications[0].rules[0].include[6]: the domain "@example.com" must be what follows the @ of an address, as in example.com
 F:20:15: policy.applications[0].rules[0].include[7]: names no group

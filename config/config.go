@@ -38,15 +38,11 @@ const maxFile = 1 << 20
 
 // LoadGateway reads the configuration of sshgated. Relative paths in it start
 // at its own directory. The environment is read through env, which is os.Getenv
-// in a program; nil is an empty environment.
+// in a program; nil is an empty environment. A Reader can do more.
 //
 // What is wrong with the content is reported as an *Error.
 func LoadGateway(path string, env func(string) string) (*Gateway, error) {
-	data, err := read(path, exampleGateway)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGateway(data, path, env)
+	return Reader{Env: env}.LoadGateway(path)
 }
 
 // LoadConnector reads the configuration of the connector, as LoadGateway does
@@ -101,16 +97,23 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // parse hands the root of the document to decode and returns what either found
 // wrong. It is the part that the two kinds of configuration share.
 func parse(data []byte, file, example string, env func(string) string, decode func(cursor)) error {
+	_, err := Reader{Env: env}.parse(data, file, example, decode)
+	return err
+}
+
+func (r Reader) parse(data []byte, file, example string, decode func(cursor)) (warnings []Problem, err error) {
 	dir, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {
-		return fmt.Errorf("finding the configuration's directory: %w", err)
+		return nil, fmt.Errorf("finding the configuration's directory: %w", err)
 	}
-	if env == nil {
-		env = func(string) string { return "" }
+	if r.Env == nil {
+		r.Env = func(string) string { return "" }
 	}
-	doc := newDocument(file, dir, example, env)
+	doc := newDocument(file, dir, example, r.Env)
+	doc.condition = r.Condition
 	if root, ok := doc.root(data); ok {
 		decode(root)
 	}
-	return doc.err()
+	sortProblems(doc.warnings)
+	return doc.warnings, doc.err()
 }

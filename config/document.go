@@ -12,18 +12,24 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sshgate/sshgate/sshgate"
 )
 
 // document is one configuration while it is decoded.
 type document struct {
-	file     string
-	dir      string // absolute; where relative paths start
-	example  string // the command that prints one
-	env      func(string) string
-	problems []Problem
-	dropped  int                   // problems past maxProblems
-	nodes    map[string]*yaml.Node // the values that were seen, by their path
-	visits   int                   // values that were seen, aliases counted each time
+	file    string
+	dir     string // absolute; where relative paths start
+	example string // the command that prints one
+	env     func(string) string
+	// condition compiles the conditions of rules; nil where there can be none.
+	condition func(string) (sshgate.Condition, error)
+	lines     []string // of the text
+	problems  []Problem
+	warnings  []Problem
+	dropped   int                   // problems past maxProblems
+	nodes     map[string]*yaml.Node // the values that were seen, by their path
+	visits    int                   // values that were seen, aliases counted each time
 }
 
 const (
@@ -74,6 +80,7 @@ func (d *document) root(data []byte) (cursor, bool) {
 	if !d.checkText(data) {
 		return cursor{}, false
 	}
+	d.lines = strings.Split(string(data), "\n")
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var node yaml.Node
 	err := decoder.Decode(&node)
@@ -148,15 +155,26 @@ func (d *document) reportSyntax(err error, data []byte) {
 // problemAt reports a problem of the value at the path or, where there is none,
 // of the one around it.
 func (d *document) problemAt(path, text string) {
+	line, column := d.place(path)
+	d.report(line, column, path, text)
+}
+
+// warnAt notes what is legal but hardly meant.
+func (d *document) warnAt(path, text string) {
+	line, column := d.place(path)
+	d.warnings = append(d.warnings, Problem{File: d.file, Line: line, Column: column, Field: path, Text: text})
+}
+
+// place returns where the value at the path is or, where there is none, the one
+// around it.
+func (d *document) place(path string) (line, column int) {
 	for at := path; ; {
 		if node, ok := d.nodes[at]; ok {
-			d.report(node.Line, node.Column, path, text)
-			return
+			return node.Line, node.Column
 		}
 		cut := strings.LastIndexAny(at, ".[")
 		if cut < 0 {
-			d.report(1, 1, path, text)
-			return
+			return 1, 1
 		}
 		at = at[:cut]
 	}

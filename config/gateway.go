@@ -28,7 +28,9 @@ type Gateway struct {
 	// the order in which they are tried.
 	Workloads []Workload
 
-	policy sshgate.Policy
+	policy   sshgate.Policy
+	tests    []policyTest
+	warnings []Problem
 }
 
 // SSH is the port for people.
@@ -148,9 +150,20 @@ func (g *Gateway) Origin(name sshgate.OriginName) Origin {
 	return best
 }
 
+// Warnings returns what is legal but hardly meant, in the order of its lines.
+func (g *Gateway) Warnings() []Problem { return g.warnings }
+
+// PolicyTests returns how many tests the policy has, all of which it passes.
+func (g *Gateway) PolicyTests() int { return len(g.tests) }
+
 // ParseGateway reads the configuration of sshgated from memory. The name of the
 // file is for messages and says where relative paths start; see LoadGateway.
 func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, error) {
+	return Reader{Env: env}.ParseGateway(data, file)
+}
+
+// ParseGateway reads from memory, see the function of that name.
+func (r Reader) ParseGateway(data []byte, file string) (*Gateway, error) {
 	g := &Gateway{
 		SSH: SSH{
 			Listen: ":22", LoginTimeout: 10 * time.Minute, HandshakeTimeout: 20 * time.Second,
@@ -164,7 +177,8 @@ func ParseGateway(data []byte, file string, env func(string) string) (*Gateway, 
 			Scopes: []string{"openid", "email", "profile"}, GroupsClaim: "groups", MaxPending: 1000,
 		},
 	}
-	if err := parse(data, file, exampleGateway, env, g.decode); err != nil {
+	var err error
+	if g.warnings, err = r.parse(data, file, exampleGateway, g.decode); err != nil {
 		return nil, err
 	}
 	if g.SSH.Advertise == "" {
@@ -189,7 +203,7 @@ func (g *Gateway) decode(c cursor) {
 		"connectors": g.Connectors.decode,
 		"origins":    list(&g.Origins, origin),
 		"workloads":  list(&g.Workloads, workload),
-		"policy":     decodePolicy(&g.policy),
+		"policy":     decodePolicy(&g.policy, &g.tests),
 	}, required{
 		"hostname": "expected the name that people and connectors use, as in gate.example.com",
 		"data_dir": "expected a directory for keys and state, as in /var/lib/sshgated",
@@ -200,6 +214,7 @@ func (g *Gateway) decode(c cursor) {
 	checkNames(c, g.Origins, func(o Origin) sshgate.HostPattern { return o.Name })
 	g.checkWorkloads(c)
 	g.checkWorkloadSelectors(c)
+	g.runTests(c)
 }
 
 // checkListeners reports two ports that can not be opened together.

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strconv"
 	"time"
 
@@ -17,12 +16,15 @@ const (
 	maxSession = 365 * day
 )
 
-func decodePolicy(dst *sshgate.Policy) func(cursor) {
+func decodePolicy(dst *sshgate.Policy, tests *[]policyTest) func(cursor) {
 	return func(c cursor) {
 		c.object(schema{
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
+			"groups":           selectorGroups(&dst.Groups),
+			"administrators":   list(&dst.Administrators, selector),
 			"applications":     list(&dst.Applications, application),
 			"publish":          list(&dst.Publish, publishRule),
+			"tests":            list(tests, decodeTest),
 		}, required{"applications": "what no application allows is denied"})
 		c.validate(dst)
 	}
@@ -32,6 +34,9 @@ func decodePolicy(dst *sshgate.Policy) func(cursor) {
 // it came from. It leaves out what is the consequence of a value that did not
 // decode, which is reported already.
 func (c cursor) validate(policy *sshgate.Policy) {
+	for _, p := range policy.Warnings() {
+		c.doc.warnAt(c.path+"."+p.Path, p.Text)
+	}
 	var invalid *sshgate.PolicyError
 	if !errors.As(policy.Validate(), &invalid) {
 		return
@@ -50,6 +55,7 @@ func application(dst *sshgate.Application) func(cursor) {
 			"name":             text(&dst.Name),
 			"hosts":            list(&dst.Hosts, hostPattern),
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
+			"max_age":          duration(&dst.MaxAge, minSession, maxSession),
 			"rules":            list(&dst.Rules, rule),
 		}, required{"rules": "to deny everybody write []"})
 	}
@@ -67,8 +73,12 @@ func rule(dst *sshgate.Rule) func(cursor) {
 			"include":          list(&dst.Include, selector),
 			"require":          list(&dst.Require, selector),
 			"exclude":          list(&dst.Exclude, selector),
+			"when":             condition(&dst.When),
 			"logins":           list(&dst.Logins, loginTemplate),
 			"session_duration": duration(&dst.SessionDuration, minSession, maxSession),
+			"max_age":          duration(&dst.MaxAge, minSession, maxSession),
+			"purpose":          parsed(&dst.Purpose, boolean, ""),
+			"channels":         channels(&dst.Channels),
 			"end_to_end":       parsed(&dst.EndToEnd, boolean, ""),
 			"ports":            list(&dst.Ports, port),
 		}, nil)
@@ -115,66 +125,4 @@ func port(dst *uint16) func(cursor) {
 
 func loginTemplate(dst *sshgate.LoginTemplate) func(cursor) {
 	return parsed(dst, sshgate.ParseLoginTemplate, `expected an account name, "${claims.NAME}" or "*"`)
-}
-
-// selector decodes a mapping of one key, the kind of the selector.
-func selector(dst *sshgate.Selector) func(cursor) {
-	return func(c cursor) {
-		before := len(c.doc.problems)
-		kinds := 0
-		one := func(decode func(cursor) sshgate.Selector) func(cursor) {
-			return func(c cursor) {
-				kinds++
-				*dst = decode(c)
-			}
-		}
-		c.object(schema{
-			"email":         one(stringSelector[sshgate.Email]),
-			"email_domain":  one(stringSelector[sshgate.EmailDomain]),
-			"group":         one(stringSelector[sshgate.Group]),
-			"claim":         one(claimSelector),
-			"address":       one(addressSelector),
-			"service_token": one(stringSelector[sshgate.ServiceTokenNamed]),
-			"workload":      one(stringSelector[sshgate.WorkloadNamed]),
-			"everyone":      one(everyoneSelector),
-		}, nil)
-		if kinds != 1 && len(c.doc.problems) == before {
-			c.problem("has %d selectors; expected one in each item of the list", kinds)
-		}
-	}
-}
-
-// stringSelector decodes the selectors that are a list of strings.
-func stringSelector[S interface {
-	~[]string
-	sshgate.Selector
-}](c cursor) sshgate.Selector {
-	var values []string
-	texts(&values)(c)
-	return S(values)
-}
-
-func claimSelector(c cursor) sshgate.Selector {
-	var claim sshgate.Claim
-	c.object(schema{
-		"name":   parsed(&claim.Path, sshgate.ParseClaimPath, "expected the name of a claim; for addresses use email or email_domain"),
-		"values": texts(&claim.Values),
-	}, required{
-		"name":   "expected the name of a claim, as in department or realm.roles",
-		"values": "expected the values that match",
-	})
-	return claim
-}
-
-func addressSelector(c cursor) sshgate.Selector {
-	var ranges []netip.Prefix
-	list(&ranges, func(p *netip.Prefix) func(cursor) { return parsed(p, addressRange, "") })(c)
-	return sshgate.Address(ranges)
-}
-
-func everyoneSelector(c cursor) sshgate.Selector {
-	if s, ok := c.scalar(); ok && s != "true" {
-		c.problem("%s has no meaning here; write true, or leave the selector out", quote(s))
-	}
-	return sshgate.Everyone{}
 }

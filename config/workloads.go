@@ -147,15 +147,22 @@ func (g *Gateway) checkWorkloadSelectors(c cursor) {
 	if c.doc.reported("workloads") {
 		return // a name may be among what did not decode
 	}
+	check := func(path string, selectors []sshgate.Selector) {
+		for i, selector := range selectors {
+			if named, ok := selector.(sshgate.WorkloadNamed); ok {
+				g.checkWorkloadNames(c, fmt.Sprintf("%s[%d].workload", path, i), named)
+			}
+		}
+	}
+	for name, selectors := range g.policy.Groups {
+		check("policy.groups."+name, selectors)
+	}
 	for a, app := range g.policy.Applications {
 		for r, rule := range app.Rules {
-			for name, selectors := range map[string][]sshgate.Selector{"include": rule.Include, "require": rule.Require, "exclude": rule.Exclude} {
-				for s, selector := range selectors {
-					if named, ok := selector.(sshgate.WorkloadNamed); ok {
-						g.checkWorkloadNames(c, fmt.Sprintf("policy.applications[%d].rules[%d].%s[%d].workload", a, r, name, s), named)
-					}
-				}
-			}
+			path := fmt.Sprintf("policy.applications[%d].rules[%d].", a, r)
+			check(path+"include", rule.Include)
+			check(path+"require", rule.Require)
+			check(path+"exclude", rule.Exclude)
 		}
 	}
 }

@@ -45,6 +45,8 @@ type Event struct {
 	Origin  OriginName `json:"origin,omitempty"`
 	Login   Login      `json:"login,omitempty"`
 	Channel Channel    `json:"channel,omitempty"`
+	// Activity is what was asked for inside the channel.
+	Activity ActivityKind `json:"activity,omitempty"`
 	// Detail is what the channel was for: a command, a subsystem's name, the
 	// destination of a forward.
 	Detail string `json:"detail,omitempty"`

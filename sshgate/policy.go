@@ -47,9 +47,21 @@ type Request struct {
 	Target     Target
 	ClientAddr netip.Addr
 	Channel    Channel
+	// Activity is what is asked for inside the channel. Ask about it with
+	// Target.Login set to the login that the channel was opened with.
+	Activity Activity
 	// Port is the service's port for ChannelTCP, and says nothing otherwise.
 	Port uint16
 	Time time.Time
+	// Opened is when what is asked about was opened, for a request that asks
+	// whether it may go on. Zero otherwise.
+	Opened time.Time
+	Key    Key
+	// Country is where ClientAddr is, in two capital letters (ISO 3166-1); empty
+	// where nobody knows.
+	Country string
+	// Purpose is what the person says it is for; empty until asked.
+	Purpose string
 }
 
 // Decision is the policy's answer.
@@ -59,15 +71,25 @@ type Decision struct {
 	Application string
 	Rule        string
 	// Expired is set, with Allowed false, when a rule would allow the request
-	// but the sign-in has reached SessionDuration: ask for a new sign-in.
+	// after a new sign-in: this one has reached SessionDuration or the rule's
+	// MaxAge, or was not of the kind that the rule requires.
 	Expired bool
+	// StepUp is what to ask the provider for in that sign-in. Nil unless Expired,
+	// and where any sign-in does.
+	StepUp *StepUp
+	// Purpose is set when the rule wants to know what it is for. Allowed is false
+	// until Request.Purpose says so.
+	Purpose bool
 	// Login is the account to use at the origin: the one asked for, or the
-	// rule's default where none was. Empty unless Allowed or Expired, and for
-	// ChannelEndToEnd and ChannelTCP, where the gateway does not learn it.
+	// rule's default where none was. Empty where no rule would allow the request,
+	// and for ChannelEndToEnd and ChannelTCP, where the gateway does not learn it.
 	Login Login
 	// SessionDuration is how long a sign-in is good for under this rule,
-	// counted from Identity.SignedInAt. Zero unless Allowed or Expired.
+	// counted from Identity.SignedInAt. Zero where no rule would allow the request.
 	SessionDuration time.Duration
+	// Files is which way files may go, for ActivitySFTP that is allowed: what is
+	// not set must be refused inside.
+	Files Transfer
 	// Reason is a sentence for the log, never for the client.
 	Reason string
 }
@@ -76,11 +98,11 @@ type Decision struct {
 //
 // The application whose host pattern fits the origin best answers: an exact
 // name before a wildcard, a longer wildcard before a shorter one. In it, a deny
-// rule that matches wins over every allow rule, wherever it stands; otherwise
-// the first allow rule that matches and permits the login decides, for machines
-// the first service rule. So no order
-// of rules, and no further deny, ever widens access: the order only picks the
-// default login and the session duration where several rules allow.
+// rule that matches wins over every allow rule, wherever it stands. Otherwise
+// each allow rule that matches, for machines each service rule, gives what it
+// says under its own conditions, and what any of them gives outright is allowed.
+// So no order of rules, and no further deny, ever widens access: the order only
+// picks the default login, and which of several rules is named.
 //
 // A Policy is read only once it is in use, so goroutines may share it. The zero
 // Policy denies everything.
@@ -91,6 +113,11 @@ type Policy struct {
 	SessionDuration time.Duration
 	// Publish says who may let connectors in, and for which hostnames.
 	Publish []PublishRule
+	// Groups are lists of selectors that rules name with PolicyGroup. Each matches
+	// when any of its selectors does.
+	Groups map[string][]Selector
+	// Administrators are those whom any of these matches. None: nobody.
+	Administrators []Selector
 }
 
 // DefaultSessionDuration is how long a sign-in is good for where nothing else
@@ -103,22 +130,37 @@ type Application struct {
 	Name            string
 	Hosts           []HostPattern
 	SessionDuration time.Duration // zero: the policy's
+	MaxAge          time.Duration // for rules that set none; zero: any
 	Rules           []Rule
 }
 
 // Rule allows or denies. It matches when any selector of Include matches, every
-// selector of Require does, and none of Exclude does. An empty Include matches
-// nobody. An action that is none of Allow, Service and Deny denies.
+// selector of Require does, none of Exclude does, and When holds. An empty Include
+// matches nobody. An action that is none of Allow, Service and Deny denies.
+//
+// What cannot be told counts against the request: a rule whose condition fails, or
+// that names a group which is not there, does not match if it allows and matches
+// if it denies.
 type Rule struct {
 	Name            string
 	Action          Action
 	Include         []Selector
 	Require         []Selector
 	Exclude         []Selector
+	When            Condition       // nil: always
 	Logins          []LoginTemplate // not in deny rules; the first that yields a login is the default
 	SessionDuration time.Duration   // zero: the application's
+	// MaxAge is how long ago somebody may have proven who they are when something
+	// is opened, see Identity.AuthenticatedAt; that moment excluded. What is open
+	// may go on. Zero: the application's.
+	MaxAge time.Duration
+	// Purpose asks people what it is for before it is allowed.
+	Purpose bool
+	// Channels limits what may be done; nil does not.
+	Channels *Channels
 	// EndToEnd lets the rule allow ChannelEndToEnd too, where Logins cannot be
-	// enforced: the origin's sshd alone decides on the account.
+	// enforced: the origin's sshd alone decides on the account. A rule with
+	// Channels never does, since those cannot be enforced either.
 	EndToEnd bool
 	// Ports are those of other services than SSH that the rule allows to reach
 	// (ChannelTCP).
@@ -129,45 +171,43 @@ type Rule struct {
 // from the same policy.
 //
 // A sign-in is good from Identity.SignedInAt until SessionDuration later, that
-// moment excluded. After it, what a rule would allow is Expired instead.
+// moment excluded. After it, what a rule would allow is Expired instead. Where no
+// rule allows the request outright, the answer is what the person can do about it:
+// name a purpose before signing in again.
 func (p *Policy) Decide(req Request) Decision {
+	d, _, _ := p.decide(req)
+	return d
+}
+
+// decide also returns the application that answered and what it was asked in the
+// end: with the default login, where the request names none. Both are nil where
+// it did not come to that.
+func (p *Policy) decide(req Request) (Decision, *Application, *matcher) {
 	if reason := req.incomplete(); reason != "" {
-		return Decision{Reason: reason}
+		return Decision{Reason: reason}, nil, nil
 	}
 	app := p.application(req.Target.Origin)
 	if app == nil {
-		return Decision{Reason: fmt.Sprintf("no application has origin %s", req.Target.Origin)}
+		return Decision{Reason: fmt.Sprintf("no application has origin %s", req.Target.Origin)}, nil, nil
 	}
-	if rule := app.denies(req); rule != nil {
+	m := p.matcher(req)
+	if rule := m.denies(app); rule != nil {
 		return Decision{
 			Application: app.Name,
 			Rule:        rule.Name,
 			Reason:      fmt.Sprintf("rule %q denies %q", rule.Name, req.Identity),
-		}
+		}, app, m
 	}
-	reason := fmt.Sprintf("no rule of application %q allows %q", app.Name, req.Identity)
-	for _, rule := range app.Rules {
-		if !rule.isFor(req.Identity) || !rule.matches(req) {
-			continue
-		}
-		login, refusal := rule.permits(req, app)
-		if refusal != "" {
-			reason = refusal
-			continue
-		}
-		return p.allow(req, app, rule, login)
+	offers, refusal := m.offers(app)
+	if len(offers) == 0 {
+		return Decision{Application: app.Name, Reason: refusal}, app, m
 	}
-	return Decision{Application: app.Name, Reason: reason}
-}
-
-// denies returns the first rule that denies the request, or nil.
-func (app *Application) denies(req Request) *Rule {
-	for i := range app.Rules {
-		if rule := &app.Rules[i]; !rule.allows() && rule.matches(req) {
-			return rule
-		}
+	if login := offers[0].login; login != "" && req.Target.Login == "" {
+		// The first rule picks the login, and then all are asked about that one.
+		m.req.Target.Login = login
+		offers, _ = m.offers(app)
 	}
-	return nil
+	return m.best(app, offers), app, m
 }
 
 // allows tells the rules that allow from those that deny.
@@ -182,12 +222,83 @@ func (r Rule) isFor(id Identity) bool {
 	return r.Action == Allow
 }
 
+// offer is a rule that would allow the request.
+type offer struct {
+	rule  Rule
+	login Login
+	// stepUp is nil where the rule matches, and otherwise the sign-in after which
+	// it would.
+	stepUp *StepUp
+}
+
+// offers returns the rules that allow the request or would after another sign-in,
+// those that match already first. Where there is none it says why.
+func (m *matcher) offers(app *Application) (offers []offer, refusal string) {
+	refusal = fmt.Sprintf("no rule of application %q allows %q", app.Name, m.req.Identity)
+	var later []offer
+	for _, rule := range app.Rules {
+		if !rule.isFor(m.req.Identity) {
+			continue
+		}
+		matches, stepUp := m.matches(rule), (*StepUp)(nil)
+		if !matches {
+			if stepUp = m.helps(rule); stepUp == nil {
+				continue
+			}
+		}
+		login, no := rule.permits(m.req, app)
+		switch {
+		case no != "" && matches:
+			refusal = no
+		case no != "":
+		case matches:
+			offers = append(offers, offer{rule: rule, login: login})
+		default:
+			later = append(later, offer{rule: rule, login: login, stepUp: stepUp})
+		}
+	}
+	return append(offers, later...), refusal
+}
+
+// best returns the decision of the offer that asks for the least, the first of
+// those.
+func (m *matcher) best(app *Application, offers []offer) Decision {
+	var best Decision
+	var files Transfer
+	rank := -1
+	for _, o := range offers {
+		d := m.decision(app, o)
+		if d.Allowed && m.req.Activity.Kind == ActivitySFTP {
+			more := o.rule.Channels.files()
+			files = Transfer{Read: files.Read || more.Read, Write: files.Write || more.Write}
+		}
+		if r := d.rank(); r > rank {
+			best, rank = d, r
+		}
+	}
+	if best.Allowed {
+		best.Files = files
+	}
+	return best
+}
+
+// rank orders decisions by how little they ask for.
+func (d Decision) rank() int {
+	switch {
+	case d.Allowed:
+		return 2
+	case d.Expired:
+		return 0
+	}
+	return 1
+}
+
 // permits returns the login that the rule, which matches, gives to the request,
 // or why it has nothing for it.
 func (r Rule) permits(req Request, app *Application) (login Login, refusal string) {
 	switch req.Channel {
 	case ChannelEndToEnd:
-		if !r.EndToEnd {
+		if !r.endToEnd() {
 			return "", fmt.Sprintf("rule %q does not allow end-to-end connections", r.Name)
 		}
 		return "", ""
@@ -201,8 +312,13 @@ func (r Rule) permits(req Request, app *Application) (login Login, refusal strin
 	if !ok {
 		return "", loginReason(app, req.Target.Login)
 	}
+	if !r.Channels.permits(req.Channel, req.Activity) {
+		return "", fmt.Sprintf("rule %q does not allow %v in channel %s", r.Name, req.Activity, req.Channel)
+	}
 	return login, ""
 }
+
+func (r Rule) endToEnd() bool { return r.EndToEnd && r.Channels == nil }
 
 // Logins returns the accounts that the rules permit on the request's target by
 // its channel: the one that it names where that is permitted; where it names
@@ -210,11 +326,15 @@ func (r Rule) permits(req Request, app *Application) (login Login, refusal strin
 // do as well, if it is named.
 func (p *Policy) Logins(req Request) (logins []Login, any bool) {
 	app := p.application(req.Target.Origin)
-	if req.incomplete() != "" || app == nil || app.denies(req) != nil {
+	if req.incomplete() != "" || app == nil {
+		return nil, false
+	}
+	m := p.matcher(req)
+	if m.denies(app) != nil {
 		return nil, false
 	}
 	for _, rule := range app.Rules {
-		if !rule.isFor(req.Identity) || !rule.matches(req) || req.Channel == ChannelEndToEnd && !rule.EndToEnd || !p.allow(req, app, rule, "").Allowed {
+		if !rule.isFor(req.Identity) || !m.matches(rule) || !rule.opens(req) || !m.decision(app, offer{rule: rule}).Allowed {
 			continue
 		}
 		if login, ok := rule.login(req); ok && req.Target.Login != "" {
@@ -230,16 +350,26 @@ func (p *Policy) Logins(req Request) (logins []Login, any bool) {
 	return logins, any && req.Target.Login == ""
 }
 
-// allow returns the decision of the allow rule, which matches and permits the
-// login.
-func (p *Policy) allow(req Request, app *Application, rule Rule, login Login) Decision {
+// opens tells whether the rule, whatever its logins, allows what is asked for in
+// the channel.
+func (r Rule) opens(req Request) bool {
+	if req.Channel == ChannelEndToEnd {
+		return r.endToEnd()
+	}
+	return r.Channels.permits(req.Channel, req.Activity)
+}
+
+// decision returns what the offer comes to.
+func (m *matcher) decision(app *Application, o offer) Decision {
+	req, rule := m.req, o.rule
 	d := Decision{
 		Allowed:         true,
 		Application:     app.Name,
 		Rule:            rule.Name,
-		Login:           login,
-		SessionDuration: cmp.Or(rule.SessionDuration, app.SessionDuration, p.SessionDuration, DefaultSessionDuration),
-		Reason:          fmt.Sprintf("rule %q allows %q as %s", rule.Name, req.Identity, login),
+		Purpose:         rule.Purpose,
+		Login:           o.login,
+		SessionDuration: cmp.Or(rule.SessionDuration, app.SessionDuration, m.policy.SessionDuration, DefaultSessionDuration),
+		Reason:          fmt.Sprintf("rule %q allows %q as %s", rule.Name, req.Identity, o.login),
 	}
 	switch req.Channel {
 	case ChannelEndToEnd:
@@ -247,11 +377,44 @@ func (p *Policy) allow(req Request, app *Application, rule Rule, login Login) De
 	case ChannelTCP:
 		d.Reason = fmt.Sprintf("rule %q allows %q to port %d", rule.Name, req.Identity, req.Port)
 	}
-	if req.Time.Sub(req.Identity.SignedInAt) >= d.SessionDuration {
-		d.Allowed, d.Expired = false, true
-		d.Reason = fmt.Sprintf("the sign-in of %q is older than the session duration of %v", req.Identity, d.SessionDuration)
+	if rule.Purpose && strings.TrimSpace(req.Purpose) == "" {
+		d.Allowed = false
+		d.Reason = fmt.Sprintf("rule %q allows %q once they say what it is for", rule.Name, req.Identity)
 	}
+	d.signIn(req, cmp.Or(rule.MaxAge, app.MaxAge), o.stepUp)
 	return d
+}
+
+// signIn sets the decision to Expired where it takes another sign-in. stepUp is
+// what the rule requires of it, nil where it requires nothing that this one has
+// not.
+func (d *Decision) signIn(req Request, maxAge time.Duration, stepUp *StepUp) {
+	asked := req.Time
+	if !req.Opened.IsZero() {
+		asked = req.Opened
+	}
+	tooOld := maxAge > 0 && asked.Sub(req.Identity.AuthenticatedAt()) >= maxAge
+	switch {
+	case req.Time.Sub(req.Identity.SignedInAt) >= d.SessionDuration:
+		d.Reason = fmt.Sprintf("the sign-in of %q is older than the session duration of %v", req.Identity, d.SessionDuration)
+	case tooOld:
+		d.Reason = fmt.Sprintf("%q proved who they are longer ago than the %v that rule %q requires", req.Identity, maxAge, d.Rule)
+	case stepUp != nil:
+		d.Reason = fmt.Sprintf("the sign-in of %q was not of the kind that rule %q requires", req.Identity, d.Rule)
+	default:
+		return
+	}
+	d.Allowed, d.Expired = false, true
+	if stepUp == nil && maxAge == 0 {
+		return
+	}
+	d.StepUp = &StepUp{MaxAge: maxAge}
+	if stepUp != nil {
+		d.StepUp.ACRValues, d.StepUp.Prompt = stepUp.ACRValues, stepUp.Prompt
+	}
+	if tooOld {
+		d.StepUp.Prompt = "login"
+	}
 }
 
 // application returns the application that answers for the origin, or nil.
@@ -280,24 +443,15 @@ func (r Request) incomplete() string {
 	if r.Channel == ChannelTCP && (r.Port == 0 || r.Port == SSHPort) {
 		return fmt.Sprintf("port %d is none of a service other than SSH", r.Port)
 	}
+	if !r.Activity.fits(r.Channel) {
+		return fmt.Sprintf("%q is no activity of channel %q", r.Activity.Kind, r.Channel)
+	}
 	if name, err := ParseOriginName(string(r.Target.Origin)); err != nil {
 		return fmt.Sprintf("the request names no origin: %v", err)
 	} else if name != r.Target.Origin {
 		return fmt.Sprintf("the request's origin %q is not in normal form", r.Target.Origin)
 	}
 	return ""
-}
-
-func (r Rule) matches(req Request) bool {
-	return anyMatches(r.Include, req) && allMatch(r.Require, req) && !anyMatches(r.Exclude, req)
-}
-
-func anyMatches(selectors []Selector, req Request) bool {
-	return slices.ContainsFunc(selectors, func(s Selector) bool { return s.Matches(req) })
-}
-
-func allMatch(selectors []Selector, req Request) bool {
-	return !slices.ContainsFunc(selectors, func(s Selector) bool { return !s.Matches(req) })
 }
 
 // login returns the account that the rule gives to the request, if any: the one

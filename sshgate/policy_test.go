@@ -181,13 +181,24 @@ func TestDecide(t *testing.T) {
 
 func summary(d sshgate.Decision) string {
 	by := d.Application + "/" + d.Rule
+	about := by + " " + string(d.Login) + " " + d.SessionDuration.String()
 	switch {
-	case d.Allowed:
-		return by + " " + string(d.Login) + " " + d.SessionDuration.String()
 	case d.Expired:
-		return "expired " + by + " " + string(d.Login) + " " + d.SessionDuration.String()
+		return "expired " + about
+	case !d.Allowed && d.Purpose:
+		return "purpose " + about
+	case !d.Allowed:
+		return "denied " + by
 	}
-	return "denied " + by
+	for _, way := range []struct {
+		name string
+		set  bool
+	}{{"get", d.Files.Read}, {"put", d.Files.Write}} {
+		if way.set {
+			about += " " + way.name
+		}
+	}
+	return about
 }
 
 type failer interface {
@@ -204,8 +215,11 @@ func checkDecision(t failer, d sshgate.Decision) {
 	if d.Allowed && d.Expired {
 		t.Errorf("%+v is allowed and expired", d)
 	}
-	if answered := d.Allowed || d.Expired; answered != (d.Login != "") || answered != (d.SessionDuration != 0) || answered && d.Rule == "" {
+	if answered := d.Allowed || d.Expired || d.Purpose; answered != (d.Login != "") || answered != (d.SessionDuration != 0) || answered && d.Rule == "" {
 		t.Errorf("%+v is inconsistent", d)
+	}
+	if d.StepUp != nil && !d.Expired || d.Files != (sshgate.Transfer{}) && !d.Allowed {
+		t.Errorf("%+v asks for a sign-in that is not needed, or gives files without access", d)
 	}
 }
 

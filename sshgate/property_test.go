@@ -1,166 +1,58 @@
 package sshgate_test
 
 import (
-	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/sshgate/sshgate/sshgate"
 )
 
-// The properties are drawn from a small world, so that patterns overlap, rules
-// collide and every selector matches somebody and misses somebody.
-
-var (
-	worldOrigins  = []string{"web1", "db1.lab.example.com", "a.b.lab.example.com", "lab.example.com", "x.example.com"}
-	worldPatterns = []string{"*", "web1", "*.example.com", "*.lab.example.com", "db1.lab.example.com", "*.b.lab.example.com", "lab.example.com"}
-	worldLogins   = []string{"", "root", "deploy", "al", "1000"}
-	worldClaims   = []any{nil, "al", "root", "1000", "al@example.com", 7.0, []any{"al", "x"}}
-)
-
-// trait is a selector together with a second, independent way to say whom it
-// matches.
-type trait struct {
-	selector sshgate.Selector
-	fits     func(sshgate.Request) bool
+// standing is how much a decision gives: 0 nothing, 1 after a sign-in, 2 with a
+// purpose, 3 outright.
+func standing(d sshgate.Decision) int {
+	switch {
+	case d.Allowed:
+		return 3
+	case d.Expired:
+		return 1
+	case d.Purpose:
+		return 2
+	}
+	return 0
 }
 
-var traits = []trait{
-	{sshgate.Everyone{}, func(sshgate.Request) bool { return true }},
-	{sshgate.Group{"ops"}, func(r sshgate.Request) bool { return strings.Contains(strings.Join(r.Identity.Groups, ","), "ops") }},
-	{sshgate.Group{"dev", "none"}, func(r sshgate.Request) bool { return strings.Contains(strings.Join(r.Identity.Groups, ","), "dev") }},
-	{sshgate.Email{"A@Example.com"}, func(r sshgate.Request) bool { return r.Identity.EmailVerified && r.Identity.Email == "a@example.com" }},
-	{sshgate.EmailDomain{"example.com"}, func(r sshgate.Request) bool {
-		return r.Identity.EmailVerified && strings.HasSuffix(r.Identity.Email, "@example.com")
-	}},
-	{sshgate.Claim{Path: "unix", Values: []string{"al", "7"}}, func(r sshgate.Request) bool {
-		switch fmt.Sprint(r.Identity.Claims["unix"]) {
-		case "al", "7", "[al x]":
-			return true
-		}
+// wider tells whether b gives what a does not. Where the request names no login
+// the first rule picks one, so only something against nothing counts.
+func wider(q question, a, b sshgate.Decision) bool {
+	if q.Target.Login == "" && a.Login != b.Login && standing(a) > 0 {
 		return false
-	}},
-	{sshgate.Address{netip.MustParsePrefix("10.0.0.0/8")}, func(r sshgate.Request) bool { return strings.Contains(r.ClientAddr.String(), "10.") }},
-}
-
-func drawTraits(t *rapid.T, name string, least int) []trait {
-	return rapid.SliceOfN(rapid.SampledFrom(traits), least, 2).Draw(t, name)
-}
-
-func drawIdentity(t *rapid.T) sshgate.Identity {
-	return sshgate.Identity{
-		Issuer: "https://idp.example.com", Subject: "1",
-		Email:         rapid.SampledFrom([]string{"", "a@example.com", "b@example.com", "a@lab.example.com"}).Draw(t, "email"),
-		EmailVerified: rapid.Bool().Draw(t, "verified"),
-		Groups:        rapid.SampledFrom([][]string{nil, {"ops"}, {"dev"}, {"dev", "ops"}}).Draw(t, "groups"),
-		Claims:        map[string]any{"unix": rapid.SampledFrom(worldClaims).Draw(t, "unix")},
-		SignedInAt:    noon.Add(-rapid.SampledFrom([]time.Duration{0, time.Hour, 5 * time.Hour}).Draw(t, "age")),
 	}
+	return standing(b) > standing(a) || b.Files.Read && !a.Files.Read || b.Files.Write && !a.Files.Write
 }
 
-// fresh is the same person, just signed in.
-func fresh(id sshgate.Identity) sshgate.Identity {
-	id.SignedInAt = noon
-	return id
-}
-
-func drawAddr(t *rapid.T) netip.Addr {
-	return netip.MustParseAddr(rapid.SampledFrom([]string{"10.1.1.1", "::ffff:10.1.1.1", "192.0.2.1", "2001:db8::1"}).Draw(t, "address"))
-}
-
-// model is a policy and the traits that its rules were made of.
-type model struct {
-	policy *sshgate.Policy
-	rules  map[string]modelRule // by their name, which is unique in the policy
-}
-
-type modelRule struct {
-	include, require, exclude []trait
-	logins                    []string
-}
-
-func drawModel(t *rapid.T) *model {
-	m := &model{policy: &sshgate.Policy{SessionDuration: drawDuration(t, "policy duration")}, rules: map[string]modelRule{}}
-	for i := range rapid.IntRange(0, 3).Draw(t, "applications") {
-		app := sshgate.Application{
-			Name:            fmt.Sprintf("app%d", i),
-			Hosts:           hosts(rapid.SliceOfN(rapid.SampledFrom(worldPatterns), 1, 3).Draw(t, "hosts")...),
-			SessionDuration: drawDuration(t, "application duration"),
-		}
-		for range rapid.IntRange(0, 5).Draw(t, "rules") {
-			action := rapid.SampledFrom([]sshgate.Action{sshgate.Allow, sshgate.Allow, sshgate.Deny}).Draw(t, "action")
-			app.Rules = append(app.Rules, m.drawRule(t, action))
-		}
-		m.policy.Applications = append(m.policy.Applications, app)
+func with(p *sshgate.Policy, change func(app *sshgate.Application)) *sshgate.Policy {
+	q := *p
+	q.Applications = slices.Clone(p.Applications)
+	for i := range q.Applications {
+		q.Applications[i].Rules = slices.Clone(q.Applications[i].Rules)
+		change(&q.Applications[i])
 	}
-	return m
-}
-
-func drawDuration(t *rapid.T, name string) time.Duration {
-	return rapid.SampledFrom([]time.Duration{0, 30 * time.Minute, 2 * time.Hour}).Draw(t, name)
-}
-
-func (m *model) drawRule(t *rapid.T, action sshgate.Action) sshgate.Rule {
-	mr := modelRule{
-		include: drawTraits(t, "include", 0),
-		require: drawTraits(t, "require", 0),
-		exclude: drawTraits(t, "exclude", 0),
-	}
-	rule := sshgate.Rule{Name: fmt.Sprintf("rule%d", len(m.rules)), Action: action}
-	if action == sshgate.Allow {
-		mr.logins = rapid.SliceOfN(rapid.SampledFrom([]string{"deploy", "root", "*", "${claims.unix}", "1000"}), 0, 3).Draw(t, "logins")
-		rule.Logins = logins(mr.logins...)
-		rule.SessionDuration = drawDuration(t, "rule duration")
-	}
-	for _, x := range mr.include {
-		rule.Include = append(rule.Include, x.selector)
-	}
-	for _, x := range mr.require {
-		rule.Require = append(rule.Require, x.selector)
-	}
-	for _, x := range mr.exclude {
-		rule.Exclude = append(rule.Exclude, x.selector)
-	}
-	m.rules[rule.Name] = mr
-	return rule
-}
-
-// forAll calls f with a request for every origin and login of the world.
-func forAll(id sshgate.Identity, addr netip.Addr, f func(sshgate.Request)) {
-	for _, origin := range worldOrigins {
-		for _, login := range worldLogins {
-			f(sshgate.Request{
-				Identity:   id,
-				Target:     sshgate.Target{Login: sshgate.Login(login), Origin: sshgate.OriginName(origin)},
-				ClientAddr: addr, Channel: sshgate.ChannelSession, Time: noon,
-			})
-		}
-	}
+	return &q
 }
 
 // Nobody gets anywhere, or as anybody, because rules stand in another order.
 func TestOrderOfRulesDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawModel(t)
-		shuffled := &sshgate.Policy{SessionDuration: m.policy.SessionDuration}
-		for _, app := range m.policy.Applications {
-			app.Rules = rapid.Permutation(app.Rules).Draw(t, "order")
-			shuffled.Applications = append(shuffled.Applications, app)
-		}
-		id, addr := drawIdentity(t), drawAddr(t)
-		forAll(id, addr, func(r sshgate.Request) {
-			before, after := m.policy.Decide(r), shuffled.Decide(r)
-			if (before.Allowed || before.Expired) != (after.Allowed || after.Expired) {
-				t.Fatalf("%v: %+v, in another order %+v", r.Target, before, after)
-			}
-			r.Identity = fresh(id)
-			if before, after := m.policy.Decide(r), shuffled.Decide(r); before.Allowed != after.Allowed {
-				t.Fatalf("%v, fresh: %+v, in another order %+v", r.Target, before, after)
+		shuffled := with(m.policy, func(app *sshgate.Application) { app.Rules = rapid.Permutation(app.Rules).Draw(t, "order") })
+		forAll(t, func(q question) {
+			before, after := m.policy.Decide(q.Request), shuffled.Decide(q.Request)
+			if wider(q, before, after) || wider(q, after, before) {
+				t.Fatalf("%s %v: %+v, in another order %+v", q.activity, q.Target, before, after)
 			}
 		})
 	})
@@ -169,17 +61,19 @@ func TestOrderOfRulesDoesNotMatter(t *testing.T) {
 func TestAnotherDenyNeverWidens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawModel(t)
-		if len(m.policy.Applications) == 0 {
-			return
-		}
-		stricter := &sshgate.Policy{SessionDuration: m.policy.SessionDuration, Applications: slices.Clone(m.policy.Applications)}
-		app := &stricter.Applications[rapid.IntRange(0, len(stricter.Applications)-1).Draw(t, "application")]
-		at := rapid.IntRange(0, len(app.Rules)).Draw(t, "position")
-		app.Rules = slices.Insert(slices.Clone(app.Rules), at, m.drawRule(t, sshgate.Deny))
-		forAll(drawIdentity(t), drawAddr(t), func(r sshgate.Request) {
-			before, after := m.policy.Decide(r), stricter.Decide(r)
-			if after.Allowed && !before.Allowed || after.Expired && !before.Expired {
-				t.Fatalf("%v: %+v, with a deny more %+v", r.Target, before, after)
+		deny := m.drawRule(t, sshgate.Deny)
+		stricter := with(m.policy, func(app *sshgate.Application) {
+			if rapid.Bool().Draw(t, "here") {
+				app.Rules = slices.Insert(app.Rules, rapid.IntRange(0, len(app.Rules)).Draw(t, "position"), deny)
+			}
+		})
+		forAll(t, func(q question) {
+			before, after := m.policy.Decide(q.Request), stricter.Decide(q.Request)
+			if standing(after) == 0 && after.Rule == deny.Name {
+				return
+			}
+			if diff := cmp.Diff(before, after); diff != "" && standing(after) > 0 {
+				t.Fatalf("%s %v: (-before +with a deny more)\n%s", q.activity, q.Target, diff)
 			}
 		})
 	})
@@ -188,16 +82,47 @@ func TestAnotherDenyNeverWidens(t *testing.T) {
 func TestFewerAllowsNeverWiden(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawModel(t)
-		stricter := &sshgate.Policy{SessionDuration: m.policy.SessionDuration}
-		for _, app := range m.policy.Applications {
-			app.Rules = slices.DeleteFunc(slices.Clone(app.Rules), func(r sshgate.Rule) bool {
-				return r.Action == sshgate.Allow && rapid.Bool().Draw(t, "delete")
+		stricter := with(m.policy, func(app *sshgate.Application) {
+			app.Rules = slices.DeleteFunc(app.Rules, func(r sshgate.Rule) bool {
+				return r.Action != sshgate.Deny && rapid.Bool().Draw(t, "delete")
 			})
-			stricter.Applications = append(stricter.Applications, app)
-		}
-		forAll(fresh(drawIdentity(t)), drawAddr(t), func(r sshgate.Request) {
-			if before, after := m.policy.Decide(r), stricter.Decide(r); after.Allowed && !before.Allowed {
-				t.Fatalf("%v: %+v, with fewer allow rules %+v", r.Target, before, after)
+		})
+		forAll(t, func(q question) {
+			if before, after := m.policy.Decide(q.Request), stricter.Decide(q.Request); wider(q, before, after) {
+				t.Fatalf("%s %v: %+v, with fewer allow rules %+v", q.activity, q.Target, before, after)
+			}
+		})
+	})
+}
+
+// tightenings make a rule that allows stricter, and a deny rule is left alone.
+var tightenings = []func(*sshgate.Rule){
+	func(r *sshgate.Rule) { r.Require = append(slices.Clone(r.Require), sshgate.Group{"ops"}) },
+	func(r *sshgate.Rule) { r.Require = append(slices.Clone(r.Require), sshgate.ACR{"phr"}) },
+	func(r *sshgate.Rule) { r.Exclude = append(slices.Clone(r.Exclude), sshgate.Country{"DE"}) },
+	func(r *sshgate.Rule) { r.Exclude = append(slices.Clone(r.Exclude), sshgate.PolicyGroup("gone")) },
+	func(r *sshgate.Rule) { r.When = testCondition("fails") },
+	func(r *sshgate.Rule) { r.Purpose = true },
+	func(r *sshgate.Rule) { r.EndToEnd = false },
+	func(r *sshgate.Rule) { r.Channels = &sshgate.Channels{} },
+	func(r *sshgate.Rule) { r.MaxAge = time.Nanosecond },
+	func(r *sshgate.Rule) { r.SessionDuration = time.Nanosecond },
+	func(r *sshgate.Rule) { r.Ports = nil },
+}
+
+func TestStricterRulesNeverWiden(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := drawModel(t)
+		stricter := with(m.policy, func(app *sshgate.Application) {
+			for i := range app.Rules {
+				if app.Rules[i].Action != sshgate.Deny && rapid.Bool().Draw(t, "tighten") {
+					tightenings[rapid.IntRange(0, len(tightenings)-1).Draw(t, "tightening")](&app.Rules[i])
+				}
+			}
+		})
+		forAll(t, func(q question) {
+			if before, after := m.policy.Decide(q.Request), stricter.Decide(q.Request); wider(q, before, after) {
+				t.Fatalf("%s %v: %+v, stricter %+v", q.activity, q.Target, before, after)
 			}
 		})
 	})
@@ -207,94 +132,47 @@ func TestFewerAllowsNeverWiden(t *testing.T) {
 func TestDecideAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawModel(t)
-		forAll(drawIdentity(t), drawAddr(t), func(r sshgate.Request) {
-			got := m.policy.Decide(r)
-			checkDecision(t, got)
-			if got, want := summary(got), m.decide(r); got != want {
-				t.Fatalf("%v: %s, the model says %s", r.Target, got, want)
+		forAll(t, func(q question) {
+			got := m.policy.Decide(q.Request)
+			if q.activity != "jump" && q.activity != "tcp" {
+				checkDecision(t, got)
+			}
+			if got, want := summary(got), m.decide(q); got != want {
+				t.Fatalf("%s %v: %s, the model says %s", q.activity, q.Target, got, want)
 			}
 		})
 	})
 }
 
-// decide is the naive evaluator: it answers as summary prints.
-func (m *model) decide(r sshgate.Request) string {
-	app, found := m.application(string(r.Target.Origin))
-	if !found {
-		return "denied /"
-	}
-	var allows []sshgate.Rule
-	for _, rule := range app.Rules {
-		mr := m.rules[rule.Name]
-		fits := func(x trait) bool { return x.fits(r) }
-		misses := func(x trait) bool { return !x.fits(r) }
-		if !slices.ContainsFunc(mr.include, fits) || slices.ContainsFunc(mr.require, misses) || slices.ContainsFunc(mr.exclude, fits) {
-			continue
-		}
-		if rule.Action == sshgate.Deny {
-			return "denied " + app.Name + "/" + rule.Name
-		}
-		allows = append(allows, rule)
-	}
-	for _, rule := range allows {
-		login := m.rules[rule.Name].login(string(r.Target.Login), r.Identity.Claims["unix"])
-		if login == "" {
-			continue
-		}
-		duration := 12 * time.Hour
-		for _, d := range []time.Duration{m.policy.SessionDuration, app.SessionDuration, rule.SessionDuration} {
-			if d != 0 {
-				duration = d
+// What rules are said to do amounts to what was decided.
+func TestExplainAgreesWithDecide(t *testing.T) {
+	outcomes := map[sshgate.RuleOutcome]int{sshgate.RuleAllows: 3, sshgate.RulePurpose: 2, sshgate.RuleSignIn: 1}
+	rapid.Check(t, func(t *rapid.T) {
+		m := drawModel(t)
+		forAll(t, func(q question) {
+			d, e := m.policy.Decide(q.Request), m.policy.Explain(q.Request)
+			if diff := cmp.Diff(d, e.Decision); diff != "" {
+				t.Fatalf("%s %v: (-Decide +Explain)\n%s", q.activity, q.Target, diff)
 			}
-		}
-		expired := ""
-		if !r.Time.Before(r.Identity.SignedInAt.Add(duration)) {
-			expired = "expired "
-		}
-		return fmt.Sprintf("%s%s/%s %s %v", expired, app.Name, rule.Name, login, duration)
-	}
-	return "denied " + app.Name + "/"
-}
-
-// application walks from the whole name up to `*` and takes the first
-// application that has what it meets.
-func (m *model) application(origin string) (sshgate.Application, bool) {
-	candidates := []string{origin}
-	for rest := origin; ; {
-		_, after, found := strings.Cut(rest, ".")
-		if !found {
-			break
-		}
-		candidates = append(candidates, "*."+after)
-		rest = after
-	}
-	for _, candidate := range append(candidates, "*") {
-		for _, app := range m.policy.Applications {
-			for _, host := range app.Hosts {
-				if host.String() == candidate {
-					return app, true
+			best, by, denied := 0, "", false
+			for _, r := range e.Rules {
+				if r.Because == "" {
+					t.Fatalf("%s %v: rule %s has no reason", q.activity, q.Target, r.Name)
+				}
+				if r.Outcome == sshgate.RuleDenies && !denied {
+					best, by, denied = 0, r.Name, true
+				}
+				if s := outcomes[r.Outcome]; !denied && s > best {
+					best, by = s, r.Name
 				}
 			}
-		}
-	}
-	return sshgate.Application{}, false
+			if standing(d) != best || best == 3 && !allowsToo(e, d.Rule) || denied && d.Rule != by {
+				t.Fatalf("%s %v: %+v, the rules say %d by %q: %+v", q.activity, q.Target, d, best, by, e.Rules)
+			}
+		})
+	})
 }
 
-func (mr modelRule) login(want string, claim any) string {
-	for _, template := range mr.logins {
-		yields := template
-		switch template {
-		case "*":
-			yields = want
-		case "${claims.unix}":
-			yields = ""
-			if claim == "al" { // the only value that is a name fit for an account
-				yields = "al"
-			}
-		}
-		if yields != "" && (want == "" || want == yields) {
-			return yields
-		}
-	}
-	return ""
+func allowsToo(e sshgate.Explanation, rule string) bool {
+	return slices.ContainsFunc(e.Rules, func(r sshgate.RuleExplanation) bool { return r.Name == rule && r.Outcome == sshgate.RuleAllows })
 }

@@ -21,6 +21,7 @@ type PublishRule struct {
 type PublishRequest struct {
 	Identity   Identity
 	ClientAddr netip.Addr // of the person, not of the machine that is let in
+	Key        Key        // of the person, where they proved one
 	Time       time.Time
 }
 
@@ -34,19 +35,15 @@ type Publishable struct {
 // that matches. What no rule names is not: the answer is empty for machines, and for
 // a sign-in that has reached the policy's SessionDuration.
 func (p *Policy) Publishable(req PublishRequest) []Publishable {
-	id := req.Identity
-	longest := p.SessionDuration
-	if longest == 0 {
-		longest = DefaultSessionDuration
-	}
-	if id.Issuer == "" || id.Subject == "" || id.Machine() || req.Time.IsZero() || req.Time.Sub(id.SignedInAt) >= longest {
+	ask := Request{Identity: req.Identity, ClientAddr: req.ClientAddr, Key: req.Key, Time: req.Time}
+	if !p.signedIn(ask) {
 		return nil
 	}
-	ask := Request{Identity: id, ClientAddr: req.ClientAddr, Time: req.Time}
+	m := p.matcher(ask)
 	var found []Publishable
 	for _, r := range p.Publish {
-		rule := Rule{Include: r.Include, Require: r.Require, Exclude: r.Exclude}
-		if rule.matches(ask) {
+		rule := Rule{Action: Allow, Include: r.Include, Require: r.Require, Exclude: r.Exclude}
+		if m.matches(rule) {
 			found = append(found, Publishable{Rule: r.Name, Hostnames: r.Hostnames})
 		}
 	}

@@ -99,3 +99,19 @@ type Everyone struct{}
 
 // Matches implements Selector.
 func (Everyone) Matches(r Request) bool { return r.Identity.Subject != "" }
+
+// Country matches clients in one of these countries, as the gateway's database of
+// addresses has it: two capital letters, ISO 3166-1.
+type Country []string
+
+// Matches implements Selector.
+func (s Country) Matches(r Request) bool {
+	return r.Country != "" && slices.Contains(s, r.Country)
+}
+
+// PolicyGroup matches whom any selector of the policy's group of that name does.
+// It takes the policy to tell, so that by itself it matches nobody.
+type PolicyGroup string
+
+// Matches implements Selector.
+func (PolicyGroup) Matches(Request) bool { return false }

@@ -33,13 +33,15 @@ func (e *PolicyError) Error() string {
 // rules that can never match or that say what their action has no use for. The
 // error is a *PolicyError with everything that it found.
 func (p *Policy) Validate() error {
-	v := validator{names: map[string]string{}, hosts: map[HostPattern]string{}}
+	v := validator{policy: p, names: map[string]string{}, hosts: map[HostPattern]string{}}
 	if p.SessionDuration < 0 {
 		v.problem("session_duration", "is negative")
 	}
 	for i, app := range p.Applications {
 		v.application(fmt.Sprintf("applications[%d]", i), app)
 	}
+	v.groups(p.Groups)
+	v.selectors("administrators", p.Administrators)
 	rules := map[string]string{}
 	for i, rule := range p.Publish {
 		path := fmt.Sprintf("publish[%d]", i)
@@ -53,6 +55,7 @@ func (p *Policy) Validate() error {
 }
 
 type validator struct {
+	policy   *Policy
 	problems []PolicyProblem
 	names    map[string]string      // of applications, to where they stand
 	hosts    map[HostPattern]string // to where they stand
@@ -80,6 +83,9 @@ func (v *validator) application(path string, app Application) {
 	if app.SessionDuration < 0 {
 		v.problem(path+".session_duration", "is negative")
 	}
+	if app.MaxAge < 0 {
+		v.problem(path+".max_age", "is negative")
+	}
 	if len(app.Hosts) == 0 {
 		v.problem(path+".hosts", "is empty; name the origins that the application is for")
 	}
@@ -106,25 +112,21 @@ func (v *validator) rule(path string, rule Rule) {
 	if rule.SessionDuration < 0 {
 		v.problem(path+".session_duration", "is negative")
 	}
+	if rule.MaxAge < 0 {
+		v.problem(path+".max_age", "is negative")
+	}
 	switch rule.Action {
 	case Allow, Service:
 		v.logins(path, rule)
+		v.channels(path, rule)
+		if rule.Action == Service && rule.Purpose {
+			v.problem(path+".purpose", "has no meaning in a service rule; a machine cannot be asked what it is for")
+		}
 		if i := slices.IndexFunc(rule.Ports, func(port uint16) bool { return port == 0 || port == SSHPort }); i >= 0 {
 			v.problem(fmt.Sprintf("%s.ports[%d]", path, i), "%d is no port of a service other than SSH; for SSH use logins and end_to_end", rule.Ports[i])
 		}
 	case Deny:
-		if len(rule.Logins) > 0 {
-			v.problem(path+".logins", "has no meaning in a deny rule, which denies every login")
-		}
-		if rule.SessionDuration > 0 {
-			v.problem(path+".session_duration", "has no meaning in a deny rule")
-		}
-		if rule.EndToEnd {
-			v.problem(path+".end_to_end", "has no meaning in a deny rule")
-		}
-		if len(rule.Ports) > 0 {
-			v.problem(path+".ports", "has no meaning in a deny rule, which denies every port")
-		}
+		v.deny(path, rule)
 	case "":
 		v.problem(path+".action", "is missing; use allow, service or deny")
 	default:
@@ -133,6 +135,27 @@ func (v *validator) rule(path string, rule Rule) {
 	v.selectors(path+".include", rule.Include)
 	v.selectors(path+".require", rule.Require)
 	v.selectors(path+".exclude", rule.Exclude)
+}
+
+// deny checks that a deny rule says nothing of what only others have a use for.
+func (v *validator) deny(path string, rule Rule) {
+	for _, field := range []struct {
+		name  string
+		set   bool
+		which string
+	}{
+		{"logins", len(rule.Logins) > 0, ", which denies every login"},
+		{"session_duration", rule.SessionDuration > 0, ""},
+		{"max_age", rule.MaxAge > 0, ""},
+		{"purpose", rule.Purpose, ""},
+		{"channels", rule.Channels != nil, ", which denies all of them; to deny some write them in when"},
+		{"end_to_end", rule.EndToEnd, ""},
+		{"ports", len(rule.Ports) > 0, ", which denies every port"},
+	} {
+		if field.set {
+			v.problem(path+"."+field.name, "has no meaning in a deny rule%s", field.which)
+		}
+	}
 }
 
 func (v *validator) publish(path string, rule PublishRule) {
@@ -175,57 +198,8 @@ func (v *validator) selectors(path string, selectors []Selector) {
 		if text := selectorProblem(s); text != "" {
 			v.problem(fmt.Sprintf("%s[%d]", path, i), "%s", text)
 		}
-	}
-}
-
-// selectorProblem says why a selector of this package can not match as meant,
-// or nothing. Selectors of other packages answer for themselves.
-func selectorProblem(s Selector) string {
-	switch s := s.(type) {
-	case nil:
-		return "is no selector"
-	case Email:
-		return valuesProblem("address", s, func(email string) bool {
-			at := strings.LastIndexByte(email, '@')
-			return at > 0 && at < len(email)-1 && !strings.ContainsAny(email, " \t\r\n")
-		}, "must be a whole e-mail address, as in alice@example.com")
-	case EmailDomain:
-		return valuesProblem("domain", s, func(domain string) bool {
-			return domain != "" && !strings.ContainsAny(domain, "@* \t\r\n") && domain[0] != '.'
-		}, "must be what follows the @ of an address, as in example.com")
-	case ServiceTokenNamed:
-		return valuesProblem("service token", s, func(name string) bool { return name != "" }, "must not be empty")
-	case WorkloadNamed:
-		return valuesProblem("workload", s, func(name string) bool { return name != "" }, "must not be empty")
-	case Group:
-		return valuesProblem("group", s, func(group string) bool { return group != "" }, "must not be empty")
-	case Claim:
-		if _, err := ParseClaimPath(string(s.Path)); err != nil {
-			return err.Error()
-		}
-		return valuesProblem("value", s.Values, func(value string) bool { return value != "" }, "must not be empty")
-	case Address:
-		if len(s) == 0 {
-			return "names no address range"
-		}
-		for _, prefix := range s {
-			if !prefix.IsValid() || prefix.Addr().Is4In6() || prefix != prefix.Masked() {
-				return fmt.Sprintf("the address range %v can not match as written", prefix)
-			}
+		if group, ok := s.(PolicyGroup); ok && v.policy.Groups[string(group)] == nil {
+			v.problem(fmt.Sprintf("%s[%d]", path, i), "there is no group %q in the policy's groups", group)
 		}
 	}
-	return ""
-}
-
-// valuesProblem says what is wrong with the values of a selector: that there
-// are none, or that one is not valid.
-func valuesProblem(noun string, values []string, valid func(string) bool, expected string) string {
-	if len(values) == 0 {
-		return "names no " + noun
-	}
-	i := slices.IndexFunc(values, func(value string) bool { return !valid(value) })
-	if i < 0 {
-		return ""
-	}
-	return fmt.Sprintf("the %s %q %s", noun, values[i], expected)
 }

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"net/netip"
 	"path/filepath"
+	"time"
 
+	"github.com/sshgate/sshgate/sshgate"
 	"github.com/sshgate/sshgate/sshgate/console"
 	"github.com/sshgate/sshgate/sshgate/console/ctl"
 	"github.com/sshgate/sshgate/sshgate/live"
@@ -15,7 +18,10 @@ const latestEvents = 1000
 // newConsole is what answers those who name no origin, and sshgated ctl.
 func (g *gatewayd) newConsole(latest *console.Latest) (*console.Console, error) {
 	return console.New(console.Config{
-		Policy:    g.policy,
+		Policy: g.policy,
+		Administrator: func(id sshgate.Identity, addr netip.Addr, now time.Time) bool {
+			return g.policy().Administrator(id, addr, sshgate.Key{}, now)
+		},
 		Origins:   g.hub.Origins,
 		Logins:    g.store,
 		State:     g.store,

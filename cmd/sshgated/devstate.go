@@ -225,7 +225,7 @@ func (d *dev) writeConfig() (*config.Gateway, error) {
 }
 
 func (d *dev) loadConfig() (*config.Gateway, error) {
-	return config.LoadGateway(d.path(devConfigFile), os.Getenv)
+	return reader.LoadGateway(d.path(devConfigFile))
 }
 
 // originKey is the built-in origin's host key.

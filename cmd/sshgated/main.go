@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"syscall"
+	_ "time/tzdata" // for policies, where the machine has none
 
 	"github.com/spf13/cobra"
 	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/internal/condition"
 	"github.com/sshgate/sshgate/internal/interrupt"
 )
 
@@ -86,6 +88,7 @@ Try it on this machine alone with "sshgated dev". Exit codes: 0 all is well,
 		newDev(),
 		newCheck(),
 		newCtl(),
+		newExplain(),
 		newCA(),
 		newConnector(),
 		newConnectorCert(),
@@ -129,9 +132,12 @@ func (f *configFlag) add(cmd *cobra.Command) {
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 }
 
+// reader reads configurations, as every command does.
+var reader = config.Reader{Env: os.Getenv, Condition: condition.Compile}
+
 // load reads the configuration. An error is the user's to mend.
 func (f *configFlag) load() (*config.Gateway, error) {
-	cfg, err := config.LoadGateway(f.path, os.Getenv)
+	cfg, err := reader.LoadGateway(f.path)
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/devidp":        nil,
 	"internal/devidp/":       nil,
 	"internal/deps/":         nil,
+	"internal/condition":     {"sshgate"},
 	"internal/install":       {"internal/packaging"},
 	"internal/interrupt":     nil,
 	"internal/logging":       nil,
@@ -62,7 +63,7 @@ var mustNotLink = map[string][]string{
 	"cmd/sshgate": {
 		"./sshgate/gateway", "./sshgate/store", "./sshgate/web", "./internal/devidp", "./internal/devorigin",
 		"github.com/gliderlabs/ssh", "github.com/zitadel/", "github.com/prometheus/", "github.com/pressly/goose",
-		"modernc.org/", "github.com/pkg/sftp",
+		"modernc.org/", "github.com/pkg/sftp", "cel.dev/", "./internal/condition",
 	},
 	"cmd/sshgated": {"testing", "go.uber.org/goleak", "pgregory.net/rapid", "./sshgate/store/storetest"},
 	// What yields identities knows nothing of SSH.

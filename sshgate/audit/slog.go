@@ -122,6 +122,7 @@ func attrs(e sshgate.Event) []slog.Attr {
 	text("origin", string(e.Origin))
 	text("login", string(e.Login))
 	text("channel", string(e.Channel))
+	text("activity", string(e.Activity))
 	text("detail", e.Detail)
 	if e.Allowed || e.Kind == sshgate.EventDecision {
 		list = append(list, slog.Bool("allowed", e.Allowed))

@@ -43,7 +43,7 @@ func full() sshgate.Event {
 		Time: noon, Kind: sshgate.EventSessionEnd, Connection: "c-1", Request: "r-1",
 		Issuer: "https://idp.example.com", Subject: "0031", Identity: "alice@example.com", IdentityKind: sshgate.Workload,
 		ClientAddr: netip.MustParseAddr("192.0.2.1"), Key: "SHA256:abc",
-		Origin: "web1", Login: "deploy", Channel: sshgate.ChannelSession, Detail: "git-upload-pack 'x'",
+		Origin: "web1", Login: "deploy", Channel: sshgate.ChannelSession, Activity: sshgate.ActivityGit, Detail: "git-upload-pack 'x'",
 		Allowed: true, Application: "web", Rule: "devs", Reason: "a rule allows it",
 		BytesIn: 12, BytesOut: 3456, Duration: 90*time.Second + 1234567*time.Nanosecond, Exit: "signal TERM",
 	}
@@ -55,7 +55,7 @@ func TestSlogLine(t *testing.T) {
 		"kind": "session.end", "connection": "c-1", "request": "r-1",
 		"issuer": "https://idp.example.com", "subject": "0031", "identity": "alice@example.com", "identity_kind": "workload",
 		"client": "192.0.2.1", "key": "SHA256:abc",
-		"origin": "web1", "login": "deploy", "channel": "session", "detail": "git-upload-pack 'x'",
+		"origin": "web1", "login": "deploy", "channel": "session", "activity": "git", "detail": "git-upload-pack 'x'",
 		"allowed": true, "application": "web", "rule": "devs", "reason": "a rule allows it",
 		"bytes_in": 12.0, "bytes_out": 3456.0, "duration": 90.001, "exit": "signal TERM",
 	}

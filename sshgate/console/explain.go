@@ -12,11 +12,22 @@ type explained struct {
 	Use     string `json:"use"`
 	Allowed bool   `json:"allowed"`
 	Expired bool   `json:"expired,omitempty"`
+	Purpose bool   `json:"purpose,omitempty"` // it is asked for first
 	Login   string `json:"login,omitempty"`
 	// For administrators.
 	Application string `json:"application,omitempty"`
 	Rule        string `json:"rule,omitempty"`
 	Reason      string `json:"reason,omitempty"`
+	// Rules are those of the application, in order.
+	Rules []explainedRule `json:"rules,omitempty"`
+}
+
+// explainedRule is what one rule says.
+type explainedRule struct {
+	Name    string              `json:"name"`
+	Action  sshgate.Action      `json:"action"`
+	Outcome sshgate.RuleOutcome `json:"outcome"`
+	Because string              `json:"because"`
 }
 
 // explain says what the policy lets somebody do at an origin. People read no more
@@ -56,7 +67,10 @@ func explain(ctx context.Context, c *call) error {
 	rows := make([][]string, len(answers))
 	for i, a := range answers {
 		answer := yes(a.Allowed)
-		if a.Expired {
+		switch {
+		case a.Purpose:
+			answer = "for a purpose"
+		case a.Expired:
 			answer = "after a new sign-in"
 		}
 		rows[i] = []string{a.Use, answer, a.Login, a.Application, a.Rule, a.Reason}
@@ -89,12 +103,16 @@ func explainTarget(s string) (sshgate.Target, error) {
 // allowed, or would be after a new sign-in.
 func (c *call) explainUses(who Caller, target sshgate.Target, reasons bool) (answers []explained, some bool) {
 	add := func(use string, req sshgate.Request) {
-		d := c.cfg.Policy().Decide(req)
-		a := explained{Use: use, Allowed: d.Allowed, Expired: d.Expired, Login: string(d.Login)}
+		e := c.cfg.Policy().Explain(req)
+		d := e.Decision
+		a := explained{Use: use, Allowed: d.Allowed, Expired: d.Expired, Purpose: d.Purpose, Login: string(d.Login)}
 		if reasons {
 			a.Application, a.Rule, a.Reason = d.Application, d.Rule, d.Reason
+			for _, rule := range e.Rules {
+				a.Rules = append(a.Rules, explainedRule{rule.Name, rule.Action, rule.Outcome, rule.Because})
+			}
 		}
-		some = some || d.Allowed || d.Expired
+		some = some || d.Allowed || d.Expired || d.Purpose
 		answers = append(answers, a)
 	}
 	add("session", c.request(who, target, sshgate.ChannelSession, 0))
