@@ -45,8 +45,9 @@ type session struct {
 	ended atomic.Pointer[live.Ending] // why it is no longer allowed, nil while it is
 	done  chan struct{}               // closed when nothing of it is left
 
-	mu   sync.Mutex // guards exit
+	mu   sync.Mutex // guards what follows
 	exit string     // how it ended, "" while it has not
+	said bool       // the last words
 }
 
 // carry runs p until both its sides are closed, with an event at either end.
@@ -171,9 +172,10 @@ func (s *session) received(req *gossh.Request) {
 func (s *session) beforeClose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.exit != "" && s.ended.Load() == nil {
+	if s.said || s.exit != "" && s.ended.Load() == nil {
 		return
 	}
+	s.said = true
 	if s.pipe.lost() {
 		tell(s.pipe.client, fmt.Sprintf("%s (request %s)", s.lossReason(), s.access.id))
 	}
