@@ -26,6 +26,7 @@ const (
 	EventEnrolment    EventKind = "enrolment"      // a connector asked to be let in, was let in or renewed, or was not
 	EventCredential   EventKind = "credential"     // a token or a certificate was issued, used for access, refused or revoked
 	EventLimit        EventKind = "limit"          // a limit was reached: its name is the detail
+	EventCommand      EventKind = "command"        // somebody asked the gateway for what changes something, or is about others
 )
 
 // Event is one fact for the record. Fields that do not apply are zero. An Event

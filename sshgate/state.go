@@ -25,6 +25,12 @@ type KeyLogin struct {
 	ExpiresAt   time.Time
 }
 
+// LastUse is where somebody's session went, and when the last one did.
+type LastUse struct {
+	Target Target
+	At     time.Time // accurate to about a minute
+}
+
 // HostKeyPin is a host key that an origin is known by.
 type HostKeyPin struct {
 	Origin OriginName

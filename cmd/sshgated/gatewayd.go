@@ -17,6 +17,7 @@ import (
 	"github.com/sshgate/sshgate/config"
 	"github.com/sshgate/sshgate/connector"
 	"github.com/sshgate/sshgate/sshgate/audit"
+	"github.com/sshgate/sshgate/sshgate/console"
 	"github.com/sshgate/sshgate/sshgate/endtoend"
 	"github.com/sshgate/sshgate/sshgate/enrolment"
 	"github.com/sshgate/sshgate/sshgate/gateway"
@@ -55,6 +56,7 @@ type gatewayd struct {
 	live    *live.Register
 	hub     *connector.Hub
 	desk    *enrolment.Desk
+	console *console.Console
 	ssh     *gateway.Server
 	helpers *endtoend.Broker // for connections of the TLS port
 	api     *web.API
@@ -120,7 +122,8 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		},
 	})})
 	g.metrics.ConfigLoaded(time.Now(), false)
-	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics)
+	latest := console.NewLatest(latestEvents)
+	g.events = audit.NewLog(time.Now, g.log, audit.SlogSink(audited), g.metrics, latest, console.Uses{Store: g.store, Log: g.log})
 	if g.limits, err = limits.New(limitsConfig(g.cfg, g.events.Record)); err != nil {
 		return err
 	}
@@ -157,6 +160,9 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	if g.console, err = g.newConsole(latest); err != nil {
+		return err
+	}
 	if g.ssh, err = g.newSSH(); err != nil {
 		return err
 	}
@@ -190,6 +196,7 @@ func (g *gatewayd) newSSH() (*gateway.Server, error) {
 		SignIns:          g.pending,
 		Logins:           g.store,
 		Services:         g.tokens,
+		Console:          g.console,
 		Tunnel:           g.hub,
 		HostPins:         g.store,
 		CA:               g.userCA,
@@ -325,6 +332,7 @@ func (g *gatewayd) run(ctx context.Context, stopping func()) error {
 		parts.Go(func() { stop(web.ServeAdmin(lasting, g.metricsListener, admin)) })
 	}
 	parts.Go(func() { g.cleanUp(lasting) })
+	parts.Go(func() { g.serveCtl(lasting) })
 	parts.Go(func() { g.watchState(lasting) })
 	parts.Go(func() { g.live.Run(lasting) })
 	if g.reloader != nil {

@@ -36,6 +36,11 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
+// exitCode is an error that somebody was told of already, and the code for it.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
 // Run is the whole program: it runs the command that args name until it is done
 // or ctx is, and returns the exit code.
 func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -46,6 +51,10 @@ func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
+	}
+	var code exitCode
+	if errors.As(err, &code) {
+		return int(code)
 	}
 	fmt.Fprintf(stderr, "sshgated: %v\n", err)
 	var usage usageError
@@ -78,6 +87,7 @@ Try it on this machine alone with "sshgated dev". Exit codes: 0 all is well,
 		newServe(),
 		newDev(),
 		newCheck(),
+		newCtl(),
 		newExplain(),
 		newCA(),
 		newConnector(),

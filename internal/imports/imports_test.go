@@ -32,7 +32,9 @@ var mayImport = map[string][]string{
 	"sshgate/live":      {"sshgate", "authflow"},
 	"sshgate/endtoend":  {"sshgate", "connector", "sshgate/live"},
 	"sshgate/enrolment": {"sshgate", "connector"},
-	"sshgate/gateway":   {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend", "sshgate/live"},
+	"sshgate/console":   {"sshgate", "connector", "sshgate/endtoend"},
+	"sshgate/console/":  {"sshgate", "sshgate/console"},
+	"sshgate/gateway":   {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/console", "sshgate/console/picker", "sshgate/endtoend", "sshgate/live"},
 	"sshgate/web":       {"sshgate", "authflow", "connector", "sshgate/audit", "sshgate/endtoend", "sshgate/enrolment", "sshgate/live", "internal/wsstream"},
 
 	// The origin and the provider of the demo stand for strangers.

@@ -52,7 +52,7 @@ func levelOf(e sshgate.Event) slog.Level {
 	switch e.Kind {
 	case sshgate.EventLoginFailure, sshgate.EventLoginReport, sshgate.EventRefused, sshgate.EventLimit:
 		return slog.LevelWarn
-	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment, sshgate.EventLoginPage:
+	case sshgate.EventDecision, sshgate.EventHostKey, sshgate.EventCredential, sshgate.EventEnrolment, sshgate.EventLoginPage, sshgate.EventCommand:
 		if !e.Allowed {
 			return slog.LevelWarn
 		}
@@ -94,6 +94,8 @@ func kindInWords(kind sshgate.EventKind) string {
 		return "credential"
 	case sshgate.EventLimit:
 		return "limit reached"
+	case sshgate.EventCommand:
+		return "command"
 	}
 	return plain(string(kind))
 }

@@ -67,7 +67,8 @@ type Broker struct {
 
 	mu       sync.Mutex // guards what follows
 	draining bool
-	open     int           // passages
+	open     int // passages
+	live     map[*Passage]carried
 	drained  chan struct{} // closed when draining and none is open
 }
 
@@ -80,7 +81,7 @@ func New(cfg Config) (*Broker, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Broker{cfg: cfg, drained: make(chan struct{})}, nil
+	return &Broker{cfg: cfg, drained: make(chan struct{}), live: make(map[*Passage]carried)}, nil
 }
 
 // Drain refuses further passages and waits until those that are open have ended or

@@ -59,6 +59,8 @@ func (p *Passage) Carry(ctx context.Context, client Stream) error {
 	now := p.broker.cfg.Now
 	p.broker.cfg.Events.Record(p.event(sshgate.EventSessionStart))
 	begin := now()
+	p.broker.begin(p, begin, func(ending *live.Ending) { cancel(ending) })
+	defer p.broker.end(p)
 	defer p.broker.cfg.Live.Add(p.client.Since, live.Holding{
 		Request: p.request, Decision: p.decision, Credential: p.client.Credential, Until: p.client.Until,
 		Event: p.event(sshgate.EventDecision), End: func(ending *live.Ending) { cancel(ending) },

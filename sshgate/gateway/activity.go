@@ -187,6 +187,9 @@ func (c *conn) allowStart(a *access, activity sshgate.Activity, detail string) (
 	if denial := c.stillGood(a.grant); denial != nil {
 		return nil, denial
 	}
+	if gone := c.signedIn(a.grant, a.id); gone != nil {
+		return nil, gone
+	}
 	b := c.judge(a, activity, detail)
 	c.recordDecision(b)
 	if !b.decision.Allowed {
@@ -213,7 +216,7 @@ func (s *session) mayLend(kind sshgate.ActivityKind, channelType string) bool {
 	a := s.conn.judge(s.access, sshgate.Activity{Kind: kind}, "")
 	s.conn.recordDecision(a)
 	if a.decision.Allowed {
-		s.conn.lend(channelType, a)
+		s.conn.lend(s.up, channelType, a)
 	}
 	return a.decision.Allowed
 }

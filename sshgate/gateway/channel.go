@@ -60,6 +60,10 @@ func (c *conn) channel(g *grant, nc gossh.NewChannel) {
 		c.jump(g, nc)
 		return
 	}
+	if g.target.Origin == "" && nc.ChannelType() == typeSession && c.srv.cfg.Console != nil {
+		c.menu(g, nc)
+		return
+	}
 	kind, activity, err := describe(nc)
 	if err != nil {
 		_ = nc.Reject(gossh.UnknownChannelType, err.Error())
@@ -182,11 +186,11 @@ func parseDirectTCP(nc gossh.NewChannel) (m directTCP, err error) {
 }
 
 // channelFromOrigin carries a channel that the origin opens: the far end of -R,
-// the agent, X11. The client must have asked for that kind before.
-func (c *conn) channelFromOrigin(nc gossh.NewChannel) {
-	a := c.lentTo(nc.ChannelType())
-	sc, up := c.ssh.Load(), c.liveOrigin()
-	if a == nil || sc == nil || up == nil {
+// the agent, X11. The client must have asked it for that kind before.
+func (c *conn) channelFromOrigin(up *origin, nc gossh.NewChannel) {
+	a := c.lentTo(up, nc.ChannelType())
+	sc := c.ssh.Load()
+	if a == nil || sc == nil {
 		_ = nc.Reject(gossh.Prohibited, "the client has not asked for this")
 		if c.uncalled.Add(1) == 1 {
 			c.log.Warn("the origin opened a channel that the client has not asked for", "type", ascii(clip(nc.ChannelType(), 64)))
@@ -239,40 +243,46 @@ var openedBy = map[string]sshgate.Channel{
 	typeX11:           sshgate.ChannelX11,
 }
 
-// loan lets the origin open channels of one type, since the client has asked it
+// lending is who may open which channels.
+type lending struct {
+	origin      *origin
+	channelType string
+}
+
+// loan lets an origin open channels of one type, since the client has asked it
 // for something that does.
 type loan struct {
 	access *access // of the last that asked
 	count  int     // of those that asked and were not refused or taken back
 }
 
-func (c *conn) lend(channelType string, a *access) {
+func (c *conn) lend(up *origin, channelType string, a *access) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := c.lent[channelType]
+	l := c.lent[lending{up, channelType}]
 	if l == nil {
 		l = &loan{}
-		c.lent[channelType] = l
+		c.lent[lending{up, channelType}] = l
 	}
 	l.access = a
 	l.count++
 }
 
 // unlend takes one back.
-func (c *conn) unlend(channelType string) {
+func (c *conn) unlend(up *origin, channelType string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l := c.lent[channelType]; l != nil && l.count > 0 {
+	if l := c.lent[lending{up, channelType}]; l != nil && l.count > 0 {
 		l.count--
 	}
 }
 
 // lentTo returns the request under which the origin may open such a channel, nil
 // where there is none.
-func (c *conn) lentTo(channelType string) *access {
+func (c *conn) lentTo(up *origin, channelType string) *access {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l := c.lent[channelType]; l != nil && l.count > 0 {
+	if l := c.lent[lending{up, channelType}]; l != nil && l.count > 0 {
 		return l.access
 	}
 	return nil
@@ -301,7 +311,7 @@ func handleGlobalRequest(ctx ssh.Context, _ *ssh.Server, req *gossh.Request) (bo
 		if up := c.liveOrigin(); up != nil {
 			ok, payload, err := up.conn.SendRequest(req.Type, true, req.Payload)
 			if ok = ok && err == nil; ok {
-				c.unlend(listens[req.Type])
+				c.unlend(up, listens[req.Type])
 				c.releaseListener(req.Type + string(req.Payload))
 			}
 			return ok, payload
@@ -338,10 +348,10 @@ func (c *conn) listen(g *grant, req *gossh.Request) (bool, []byte) {
 	if denial == nil {
 		var up *origin
 		if up, denial = c.reach(a, nil); denial == nil {
-			c.lend(listens[req.Type], a) // before the origin can open one
+			c.lend(up, listens[req.Type], a) // before the origin can open one
 			ok, payload, err := up.conn.SendRequest(req.Type, true, req.Payload)
 			if ok = ok && err == nil; !ok {
-				c.unlend(listens[req.Type])
+				c.unlend(up, listens[req.Type])
 			} else {
 				c.holdListener(a, up, cancelRequest(req, payload))
 			}

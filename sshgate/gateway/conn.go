@@ -60,11 +60,12 @@ type conn struct {
 	channels atomic.Int32
 	uncalled atomic.Int32 // channels that the origin opened for no reason
 
-	mu      sync.Mutex       // guards what follows; held briefly, never while dialling
-	closing bool             // no further goroutine may start
-	lent    map[string]*loan // by channel type: what the client has let the origin open
-	purpose string           // what the person last said it is for, "" where nobody asked
-	said    string           // the application that they said it of
+	mu      sync.Mutex           // guards what follows; held briefly, never while dialling
+	closing bool                 // no further goroutine may start
+	lent    map[lending]*loan    // what the client has let origins open
+	picked  map[*origin]struct{} // the origins of sessions that picked one
+	purpose string               // what the person last said it is for, "" where nobody asked
+	said    string               // the application that they said it of
 
 	released  []func()          // take the connection out of what is decided about again
 	listeners map[string]func() // and these its listeners, by the request that cancels them
@@ -86,7 +87,8 @@ func newConn(s *Server, nc net.Conn) *conn {
 		ctx:    ctx,
 		cancel: cancel,
 		gone:   make(chan struct{}),
-		lent:   make(map[string]*loan),
+		lent:   make(map[lending]*loan),
+		picked: make(map[*origin]struct{}),
 
 		listeners: make(map[string]func()),
 	}
@@ -134,12 +136,9 @@ func (c *conn) close(cause error) {
 	c.cancel(cause)
 	c.mu.Lock()
 	c.closing = true
-	up := c.origin
 	c.mu.Unlock()
 	c.net.Close()
-	if up != nil {
-		up.link.Close()
-	}
+	c.closeOrigins()
 }
 
 // enter counts a goroutine in that the connection waits for; the caller owes it
@@ -184,9 +183,7 @@ func (c *conn) channelDone() {
 // goodbye ends the connection, with a last word to the user of each session.
 func (c *conn) goodbye(cause error) {
 	c.cancel(cause)
-	if up := c.liveOrigin(); up != nil {
-		up.link.Close() // its sessions tell their users, then serveOrigin ends the connection
-	}
+	c.closeOrigins()                    // their sessions tell their users, then serveOrigin ends the connection
 	c.closeWithin(2*goodbyeTime, cause) // whatever stalls
 }
 

@@ -91,12 +91,29 @@ func (s *session) end(ending *live.Ending) {
 	s.conn.start(func() {
 		waitFor(s.done, endingTime)
 		if !isClosed(s.done) {
-			s.conn.start(func() { _ = s.pipe.client.Close() }) // may wait for a client that stalls
+			s.leaveUnended()
 			waitFor(s.done, endingTime)
 		}
 		if !isClosed(s.done) {
 			s.conn.cutOff(ending)
 		}
+	})
+}
+
+// leaveUnended closes the client's channel while the origin keeps its own: a command
+// without a terminal does not notice that it has to end. Both steps may wait for a
+// client that stalls.
+func (s *session) leaveUnended() {
+	said := make(chan struct{})
+	s.conn.start(func() {
+		defer close(said)
+		if s.pipe.beforeClose != nil {
+			s.pipe.beforeClose()
+		}
+	})
+	s.conn.start(func() {
+		waitFor(said, endingTime/3)
+		_ = s.pipe.client.Close()
 	})
 }
 
@@ -137,7 +154,7 @@ func (c *conn) holdListener(a *access, up *origin, cancel gossh.Request) {
 	release := c.srv.cfg.Live.Add(a.since, c.holding(a, func(*live.Ending) {
 		c.start(func() {
 			c.releaseListener(id)
-			c.unlend(listens[cancel.Type])
+			c.unlend(up, listens[cancel.Type])
 			_, _, _ = up.conn.SendRequest(cancel.Type, true, cancel.Payload) // no channel of it is taken any more
 		})
 	}))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -149,6 +151,40 @@ func (c *conn) liveOrigin() *origin {
 	return c.origin
 }
 
+// closeOrigins ends the connections to origins.
+func (c *conn) closeOrigins() {
+	c.mu.Lock()
+	all := slices.Collect(maps.Keys(c.picked))
+	if c.origin != nil {
+		all = append(all, c.origin)
+	}
+	c.mu.Unlock()
+	for _, up := range all {
+		up.link.Close()
+	}
+}
+
+func (c *conn) isPicked(up *origin) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.picked[up]
+	return ok
+}
+
+// leavePicked ends the connection to an origin that a session picked, after that
+// session.
+func (c *conn) leavePicked(up *origin) {
+	c.mu.Lock()
+	delete(c.picked, up)
+	for l := range c.lent {
+		if l.origin == up {
+			delete(c.lent, l)
+		}
+	}
+	c.mu.Unlock()
+	up.link.Close()
+}
+
 // reach returns the connection to the origin, made by the first channel that
 // asks. keys are for AgentAuth; nil where no agent is forwarded.
 func (c *conn) reach(a *access, keys *agentKeys) (*origin, *sshgate.Denied) {
@@ -217,7 +253,8 @@ func (c *conn) dialOrigin(ctx context.Context, a *access, keys *agentKeys) (*ori
 	return c.adopt(a, &origin{conn: sc, login: a.decision.Login, link: link, extent: extent}, channels, requests)
 }
 
-// adopt makes up the connection's origin and starts what serves it.
+// adopt makes up the connection's origin, or one of those that its sessions picked,
+// and starts what serves it.
 func (c *conn) adopt(a *access, up *origin, channels <-chan gossh.NewChannel, requests <-chan *gossh.Request) (*origin, *sshgate.Denied) {
 	c.mu.Lock()
 	if c.closing {
@@ -225,7 +262,11 @@ func (c *conn) adopt(a *access, up *origin, channels <-chan gossh.NewChannel, re
 		up.link.Close()
 		return nil, c.dialFailure(a, errClientGone)
 	}
-	c.origin = up
+	if a.grant.target.Origin == "" {
+		c.picked[up] = struct{}{}
+	} else {
+		c.origin = up
+	}
 	c.work.Add(2) // as in enter
 	c.mu.Unlock()
 	go func() {
@@ -245,7 +286,8 @@ func (c *conn) adopt(a *access, up *origin, channels <-chan gossh.NewChannel, re
 }
 
 // serveOrigin takes the channels that the origin opens until it is gone, and then
-// ends the client's connection: nothing on it can go on.
+// ends the client's connection: nothing on it can go on. It does not where a session
+// picked the origin, which says itself how it ended.
 func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel) {
 	for ch := range channels {
 		if !c.enter() {
@@ -254,10 +296,17 @@ func (c *conn) serveOrigin(up *origin, channels <-chan gossh.NewChannel) {
 		}
 		go func() {
 			defer c.work.Done()
-			c.channelFromOrigin(ch)
+			c.channelFromOrigin(up, ch)
 		}()
 	}
-	if err := up.conn.Wait(); c.ctx.Err() == nil {
+	err := up.conn.Wait()
+	if c.isPicked(up) {
+		c.log.Warn("the connection to a picked origin ended", "err", err)
+	}
+	if c.liveOrigin() != up {
+		return
+	}
+	if c.ctx.Err() == nil {
 		c.log.Warn("the connection to the origin ended", "err", err)
 	}
 	c.cancel(errOriginGone)

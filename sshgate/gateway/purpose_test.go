@@ -75,13 +75,6 @@ func asking(t *testing.T, channels *sshgate.Channels) *bench {
 
 var aPty = ptyRequest{Term: "xterm", Columns: 80, Rows: 24}
 
-// ptyRequest is a pty-req, RFC 4254 section 6.2.
-type ptyRequest struct {
-	Term                         string
-	Columns, Rows, Width, Height uint32
-	Modes                        string
-}
-
 // shellOn opens a shell on a terminal and returns when it was granted.
 func shellOn(t *testing.T, client *gossh.Client) (gossh.Channel, <-chan *gossh.Request) {
 	t.Helper()

@@ -81,6 +81,8 @@ type Config struct {
 	// Services knows the SSH keys of service tokens. Nil: there are none.
 	Services ServiceKeys
 
+	// Console answers those who name no origin. Nil: they are told to name one.
+	Console Console
 	// Origins says how to sign in at an origin. Default: CertificateAuth for
 	// each.
 	Origins func(sshgate.OriginName) OriginAuth
@@ -164,6 +166,7 @@ type Server struct {
 	broker *endtoend.Broker
 
 	unauthenticated atomic.Int64
+	running         running
 
 	mu       sync.Mutex // guards what follows
 	draining bool

@@ -49,8 +49,9 @@ type session struct {
 	ended atomic.Pointer[live.Ending] // why it is no longer allowed, nil while it is
 	done  chan struct{}               // closed when nothing of it is left
 
-	mu   sync.Mutex // guards exit
+	mu   sync.Mutex // guards what follows
 	exit string     // how it ended, "" while it has not
+	said bool       // the last words
 }
 
 // carry runs p until both its sides are closed, with an event at either end.
@@ -126,10 +127,14 @@ func (s *session) answered(req *gossh.Request, ok bool, err error) {
 			sendExit(s.pipe.client, exitLost)
 			_ = s.pipe.client.Close() // fails only with the channel
 		}
+		if s.conn.isPicked(s.up) { // the client was told that it runs
+			tell(s.pipe.client, fmt.Sprintf("%s refused the session (request %s)", s.access.target.Origin, s.access.id))
+			_ = s.pipe.origin.Close() // fails where the origin closed first
+		}
 	case req.Type == requestAgent:
-		s.conn.unlend(typeAgent)
+		s.conn.unlend(s.up, typeAgent)
 	case req.Type == requestX11:
-		s.conn.unlend(typeX11)
+		s.conn.unlend(s.up, typeX11)
 	}
 }
 
@@ -138,10 +143,12 @@ func (s *session) recordStart() {
 	start := s.access.event(sshgate.EventSessionStart)
 	start.Detail = s.detail
 	s.conn.record(start)
+	s.conn.srv.running.add(s, s.detail, start.Time)
 }
 
 func (s *session) recordEnd(reason string) {
 	s.open = false
+	s.conn.srv.running.remove(s)
 	end := s.access.event(sshgate.EventSessionEnd)
 	end.Detail, end.Exit, end.Reason = s.detail, s.exit, reason
 	end.BytesIn, end.BytesOut = s.pipe.in.Load(), s.pipe.out.Load()
@@ -194,9 +201,10 @@ func (s *session) received(req *gossh.Request) {
 func (s *session) beforeClose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.exit != "" && s.ended.Load() == nil {
+	if s.said || s.exit != "" && s.ended.Load() == nil {
 		return
 	}
+	s.said = true
 	if s.pipe.lost() {
 		tell(s.pipe.client, fmt.Sprintf("%s (request %s)", s.lossReason(), s.access.id))
 	}

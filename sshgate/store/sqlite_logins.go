@@ -87,13 +87,15 @@ func (s *SQLite) ForgetIdentity(ctx context.Context, id sshgate.IdentityKey) (in
 const keepExpiredTokens = 7 * 24 * time.Hour
 
 // DeleteExpired removes the sign-ins that have expired by the time now, and the
-// access tokens that had a week before, and returns how many those were. It only
+// access tokens that had a week before, and where sessions went a year ago, and
+// returns how many those were. It only
 // saves space: no other method hands an expired sign-in out, and access tokens
 // are handed out with the time of their end.
 func (s *SQLite) DeleteExpired(ctx context.Context, now time.Time) (int, error) {
 	return s.deleteAll(ctx, "delete what has expired",
 		statement{`DELETE FROM key_logins WHERE expires_at <= ?`, []any{toMicros(now)}},
-		statement{`DELETE FROM access_tokens WHERE expires_at <= ?`, []any{toMicros(now.Add(-keepExpiredTokens))}})
+		statement{`DELETE FROM access_tokens WHERE expires_at <= ?`, []any{toMicros(now.Add(-keepExpiredTokens))}},
+		statement{`DELETE FROM last_uses WHERE used_at <= ?`, []any{toMicros(now.Add(-keepLastUses))}})
 }
 
 // statement is SQL with its arguments.

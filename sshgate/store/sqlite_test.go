@@ -249,7 +249,7 @@ func TestUpgrade(t *testing.T) {
 	if err := errors.Join(s.BindKey(t.Context(), login("SHA256:a")), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, path, `DROP TABLE service_tokens; DROP TABLE access_tokens; DROP TABLE connector_certificates; DROP TABLE join_tokens; DROP TABLE origin_owners; DELETE FROM goose_db_version WHERE version_id > 1`)
+	exec(t, path, `DROP TABLE service_tokens; DROP TABLE access_tokens; DROP TABLE connector_certificates; DROP TABLE join_tokens; DROP TABLE origin_owners; DROP TABLE last_uses; DELETE FROM goose_db_version WHERE version_id > 1`)
 	s = openAt(t, path)
 	if _, err := s.KeyLogin(t.Context(), "SHA256:a"); err != nil {
 		t.Error(err)

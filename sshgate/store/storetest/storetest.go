@@ -64,6 +64,9 @@ type Store interface {
 	Credentials(context.Context) (map[sshgate.Credential]time.Time, error)
 	Version(context.Context) (int64, error)
 
+	NoteUse(ctx context.Context, id sshgate.IdentityKey, target sshgate.Target, at time.Time) error
+	LastUses(context.Context, sshgate.IdentityKey) ([]sshgate.LastUse, error)
+
 	Ping(context.Context) error
 	Close() error
 }
@@ -107,6 +110,7 @@ func Run(t *testing.T, newState func(t *testing.T) State) {
 		{"AccessTokenRefused", testAccessTokenRefused},
 		{"AccessTokenSweep", testAccessTokenSweep},
 		{"AccessTokensOfIdentity", testAccessTokensOfIdentity},
+		{"LastUses", testLastUses},
 		{"Credentials", testCredentials},
 		{"Version", testVersion},
 		{"SurvivesReopening", testSurvivesReopening},

@@ -356,4 +356,7 @@ func testAccessTokensOfIdentity(t *testing.T, state State) {
 	}
 	_, err := s.AccessToken(ctx, namesake.Hash)
 	must(t, err)
+	left, err := s.AccessTokens(ctx)
+	must(t, err)
+	wantDiff(t, "left", []sshgate.AccessTokenRecord{namesake}, left)
 }
