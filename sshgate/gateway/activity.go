@@ -158,6 +158,7 @@ func (s *session) mayStart(req *gossh.Request) bool {
 		return false
 	}
 	s.access = a
+	s.hold()
 	s.pipe.files.Store(s.filter())
 	return true
 }
@@ -184,6 +185,7 @@ func (s *session) filter() *sftpFilter {
 
 // allowStart decides on what is to run in a session and records it.
 func (c *conn) allowStart(a *access, activity sshgate.Activity, detail string) (*access, *sshgate.Denied) {
+	since := c.srv.cfg.Live.Moment()
 	if denial := c.stillGood(a.grant); denial != nil {
 		return nil, denial
 	}
@@ -196,6 +198,7 @@ func (c *conn) allowStart(a *access, activity sshgate.Activity, detail string) (
 		return nil, c.refusal(b, true)
 	}
 	c.keepPurpose(b)
+	b.since = since
 	return b, nil
 }
 

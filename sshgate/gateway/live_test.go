@@ -335,3 +335,41 @@ func TestPolicyChangeEndsAListener(t *testing.T) {
 	all.Wait()
 	b.gone("after the end")
 }
+
+// A command ends when the rule that allows it goes, although the channel might still
+// be opened for another.
+func TestNarrowedRuleEndsACommand(t *testing.T) {
+	b := newLiveBench(t)
+	only := func(command string) *sshgate.Policy {
+		pattern, err := sshgate.ParseCommandPattern(command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy := allow(t, "web1", alice.Email, "deploy")
+		policy.Applications[0].Rules[0].Channels = &sshgate.Channels{Exec: []sshgate.CommandPattern{pattern}}
+		return policy
+	}
+	b.policy.Store(only("backup"))
+	wait := b.serveOrigin(command(t, untilClosed))
+	client := b.signedIn()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr := new(strings.Builder)
+	session.Stderr = stderr
+	if _, err := session.StdinPipe(); err != nil { // without one its input ends at once
+		t.Fatal(err)
+	}
+	if err := session.Start("backup"); err != nil {
+		t.Fatal(err)
+	}
+	b.policy.Store(only("restore"))
+	b.live.PolicyChanged()
+	if err := session.Wait(); err == nil || !strings.Contains(stderr.String(), "your access to web1 has ended") {
+		t.Errorf("%v, %q", err, stderr)
+	}
+	client.Close()
+	wait()
+	b.gone("after the end")
+}

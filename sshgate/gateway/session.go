@@ -46,6 +46,9 @@ type session struct {
 	open     bool
 	terminal bool // the client has one
 
+	// release takes it out of what is decided about again. It changes as access does.
+	release func()
+
 	ended atomic.Pointer[live.Ending] // why it is no longer allowed, nil while it is
 	done  chan struct{}               // closed when nothing of it is left
 
@@ -67,9 +70,9 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 	} else {
 		s.recordStart()
 	}
-	release := c.srv.cfg.Live.Add(a.since, c.holding(a, s.end))
+	s.hold()
 	p.run()
-	release()
+	s.release()
 	close(s.done)
 	if s.open {
 		reason := ""
@@ -79,6 +82,15 @@ func (c *conn) carry(a *access, up *origin, p *pipe) {
 			reason = s.lossReason()
 		}
 		s.recordEnd(reason)
+	}
+}
+
+// hold has the session decided about again, from now on as what its access is.
+func (s *session) hold() {
+	before := s.release
+	s.release = s.conn.srv.cfg.Live.Add(s.access.since, s.conn.holding(s.access, s.end))
+	if before != nil {
+		before()
 	}
 }
 
