@@ -130,7 +130,8 @@ func (b *Broker) leave() {
 // Client is who brings a stream.
 type Client struct {
 	Identity   sshgate.Identity
-	Key        string // fingerprint of the SSH key that was proven, "" where none was
+	Key        string      // fingerprint of the SSH key that was proven, "" where none was
+	Proof      sshgate.Key // what is known of that key
 	Addr       netip.Addr
 	Connection sshgate.ConnectionID
 	// Alone says that the stream is a connection of its own to the gateway, which
@@ -210,7 +211,7 @@ func (b *Broker) decide(ctx context.Context, client Client, host string, port ui
 	p.endpoint, p.channel = endpoint, endpoint.Channel()
 	p.request = sshgate.Request{
 		Identity: client.Identity, Target: sshgate.Target{Origin: endpoint.Origin}, ClientAddr: client.Addr,
-		Channel: p.channel, Port: endpoint.Port, Time: b.cfg.Now(),
+		Channel: p.channel, Port: endpoint.Port, Time: b.cfg.Now(), Key: client.Proof,
 	}
 	p.decision = b.cfg.Policy().Decide(p.request)
 	p.recordDecision()

@@ -41,7 +41,7 @@ func (c *conn) judge(a *access, activity sshgate.Activity, detail string) *acces
 	if a.decision.Login != "" {
 		target.Login = a.decision.Login
 	}
-	req := c.request(a.grant.identity, target, a.channel)
+	req := c.request(a.grant, target, a.channel)
 	req.Activity, req.Purpose = activity, b.purpose
 	policy := c.srv.cfg.Policy()
 	if b.decision = policy.Decide(req); b.said != "" && b.decision.Application != b.said {

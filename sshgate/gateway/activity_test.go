@@ -465,3 +465,19 @@ func TestSomethingElseThanSFTP(t *testing.T) {
 		t.Errorf("the origin got %q", &w.input)
 	}
 }
+
+// The policy is asked with the type of the key that was proven.
+func TestKeyTypeIsProven(t *testing.T) {
+	for kind, want := range map[string]bool{"ssh-ed25519": true, "ecdsa-sha2-nistp256": false, sshgate.KeyTypeHardware: false} {
+		b := limited(t, nil, func(rule *sshgate.Rule) { rule.Require = []sshgate.Selector{sshgate.KeyType{Types: []string{kind}}} })
+		w := &witness{t: t}
+		w.serve(b)
+		session, err := b.signedIn().NewSession()
+		if (err == nil) != want {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if err == nil {
+			session.Close()
+		}
+	}
+}

@@ -31,6 +31,7 @@ type grant struct {
 	identity sshgate.Identity
 	target   sshgate.Target
 	key      string // fingerprint of the key that was proven, "" where none was
+	proof    sshgate.Key
 
 	// credential is what the client got in by, until when, and since the moment before
 	// it was found good. The zero one is of a sign-in that could not be kept.
@@ -59,7 +60,19 @@ func grantOf(sc *gossh.ServerConn) *grant {
 type authState struct {
 	banner func(string) error // shows a text in every client, BatchMode too
 	proven string             // fingerprint of the first key that the client proved
+	proofs map[string]sshgate.Key
 	over   bool               // a sign-in has ended without success; do not offer another
+}
+
+// note keeps what is known of a key that was proven. That a FIDO token was touched is
+// a condition of x/crypto's for its signature.
+func (a *authState) note(fingerprint string, key gossh.PublicKey) {
+	if a.proofs == nil {
+		a.proofs = make(map[string]sshgate.Key)
+	}
+	proof := sshgate.Key{Type: key.Type()}
+	proof.Touched = proof.Hardware()
+	a.proofs[fingerprint] = proof
 }
 
 var (
@@ -118,6 +131,7 @@ func anyPlainKey(_ gossh.ConnMetadata, key gossh.PublicKey) (*gossh.Permissions,
 // keys, of which one may be bound, or the sign-in.
 func (c *conn) keyProven(meta gossh.ConnMetadata, key gossh.PublicKey, _ *gossh.Permissions, _ string) (*gossh.Permissions, error) {
 	fingerprint := gossh.FingerprintSHA256(key)
+	c.auth.note(fingerprint, key)
 	g, rejection := c.machine(meta, fingerprint)
 	if rejection != nil {
 		return nil, c.rejectKey(fingerprint, rejection)
@@ -173,10 +187,10 @@ func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
 		return nil
 	}
 	g := &grant{
-		identity: login.Identity, target: target, key: fingerprint,
+		identity: login.Identity, target: target, key: fingerprint, proof: c.auth.proofs[fingerprint],
 		credential: sshgate.Credential{Key: fingerprint, Identity: login.Identity.Key()}, until: login.ExpiresAt, since: since,
 	}
-	if c.srv.cfg.Policy().Decide(c.request(g.identity, target, sshgate.ChannelSession)).Expired {
+	if c.srv.cfg.Policy().Decide(c.request(g, target, sshgate.ChannelSession)).Expired {
 		return nil // good elsewhere, but this origin wants a newer one
 	}
 	return g
@@ -204,7 +218,7 @@ func (c *conn) machine(meta gossh.ConnMetadata, fingerprint string) (*grant, err
 		return nil, &authflow.Failure{Code: "bad_target", Sentence: err.Error()}
 	}
 	return &grant{
-		identity: id, target: target, key: fingerprint,
+		identity: id, target: target, key: fingerprint, proof: c.auth.proofs[fingerprint],
 		credential: sshgate.Credential{Key: fingerprint, Identity: id.Key()}, until: until, since: since,
 	}, nil
 }
@@ -338,7 +352,7 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	if err != nil {
 		return nil, err
 	}
-	g := &grant{identity: identity, target: target, key: c.auth.proven}
+	g := &grant{identity: identity, target: target, key: c.auth.proven, proof: c.auth.proofs[c.auth.proven]}
 	c.record(sshgate.Event{Kind: sshgate.EventLoginSuccess, Key: g.key}.By(identity))
 	return g, say(challenge, c.welcomeText(g, c.remember(g)))
 }
@@ -516,11 +530,12 @@ func (c *conn) record(e sshgate.Event) {
 }
 
 // request is the question to the policy about one channel.
-func (c *conn) request(identity sshgate.Identity, target sshgate.Target, channel sshgate.Channel) sshgate.Request {
+func (c *conn) request(g *grant, target sshgate.Target, channel sshgate.Channel) sshgate.Request {
 	return sshgate.Request{
-		Identity:   identity,
+		Identity:   g.identity,
 		Target:     target,
 		ClientAddr: c.addr,
+		Key:        g.proof,
 		Channel:    channel,
 		Time:       c.srv.cfg.Now(),
 	}

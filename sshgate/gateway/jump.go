@@ -27,7 +27,7 @@ func (c *conn) jump(g *grant, nc gossh.NewChannel) {
 		return
 	}
 	passage, denial := c.srv.broker.Open(c.ctx, endtoend.Client{
-		Identity: g.identity, Key: g.key, Addr: c.addr, Connection: c.id, Renew: c.renewal(g.target),
+		Identity: g.identity, Key: g.key, Proof: g.proof, Addr: c.addr, Connection: c.id, Renew: c.renewal(g.target),
 		Credential: g.credential, Until: g.until, Since: since,
 	}, m.Host, m.Port)
 	if denial != nil {
