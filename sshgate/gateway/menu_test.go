@@ -384,6 +384,56 @@ func TestPickerLeft(t *testing.T) {
 	}
 }
 
+// TestTooManyPick get the list.
+func TestTooManyPick(t *testing.T) {
+	picking := make(chan struct{})
+	_, client := newMenuBench(t, &fakeConsole{
+		run: func(_ context.Context, _ console.Caller, _ string, out console.Output) int {
+			fmt.Fprint(out.Stdout, "list")
+			return 0
+		},
+		pick: func(ctx context.Context, _ console.Caller, _ picker.Terminal) (sshgate.Target, []byte, int) {
+			picking <- struct{}{}
+			<-ctx.Done()
+			return sshgate.Target{}, nil, console.ExitLeft
+		},
+	})
+	defer client.Close()
+	shell := func() (*gossh.Session, *heard) {
+		s, err := client.NewSession()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &heard{}
+		s.Stdout = out
+		if err := errors.Join(s.RequestPty("xterm", 24, 80, nil), s.Shell()); err != nil {
+			t.Fatal(err)
+		}
+		return s, out
+	}
+	var first *gossh.Session
+	for range maxPickingOfConn {
+		first, _ = shell()
+		<-picking
+	}
+	s, out := shell()
+	if err := s.Wait(); err != nil || out.String() != "list" {
+		t.Errorf("one more ended with %v: %q", err, out)
+	}
+	first.Close()
+	_ = first.Wait() // it was closed
+	for {            // until the place is free
+		s, out = shell()
+		done := make(chan error, 1)
+		go func() { done <- s.Wait() }()
+		select {
+		case <-picking:
+			return
+		case <-done:
+		}
+	}
+}
+
 // TestConsoleRequestFlood bounds what a client can have kept.
 func TestConsoleRequestFlood(t *testing.T) {
 	_, client := newMenuBench(t, &fakeConsole{})
