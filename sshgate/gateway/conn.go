@@ -58,6 +58,7 @@ type conn struct {
 	// work counts the goroutines that serve channels and the origin.
 	work     sync.WaitGroup
 	channels atomic.Int32
+	picking  atomic.Int32 // sessions that show a picker
 	uncalled atomic.Int32 // channels that the origin opened for no reason
 
 	mu      sync.Mutex           // guards what follows; held briefly, never while dialling

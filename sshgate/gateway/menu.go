@@ -165,8 +165,9 @@ func (m *menu) serve(start *gossh.Request) {
 	})()
 	stop, stopped := m.watch(cancel)
 	term := m.terminal()
-	if start.Type == requestShell && term != nil && term.Usable() {
+	if start.Type == requestShell && term != nil && term.Usable() && m.conn.mayPick() {
 		target, rest, code := m.conn.srv.cfg.Console.Pick(ctx, m.caller(), *term)
+		m.conn.donePicking()
 		stop()
 		<-stopped
 		if target.Origin != "" {
@@ -193,6 +194,26 @@ func (m *menu) serve(start *gossh.Request) {
 	stop()
 	<-stopped
 	m.end(ctx, code)
+}
+
+// Screens take memory: where too many pick at once, the next get the list.
+const (
+	maxPicking       = 100 // on all connections
+	maxPickingOfConn = 4
+)
+
+func (c *conn) mayPick() bool {
+	own, all := c.picking.Add(1), c.srv.picking.Add(1)
+	if own <= maxPickingOfConn && all <= maxPicking {
+		return true
+	}
+	c.donePicking()
+	return false
+}
+
+func (c *conn) donePicking() {
+	c.picking.Add(-1)
+	c.srv.picking.Add(-1)
 }
 
 // watch goes on answering requests, and cancels when the client closes the

@@ -167,6 +167,7 @@ type Server struct {
 
 	unauthenticated atomic.Int64
 	running         running
+	picking         atomic.Int32 // sessions that show a picker
 
 	mu       sync.Mutex // guards what follows
 	draining bool

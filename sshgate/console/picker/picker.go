@@ -80,6 +80,13 @@ const (
 	defaultHeight = 24
 )
 
+// What is drawn of a terminal that is larger. A screen of that size takes about 4 MiB
+// of memory, and clients say what theirs is.
+const (
+	maxWidth  = 240
+	maxHeight = 70
+)
+
 // Run shows the items, in their order, under a title, until one is picked. It
 // returns what was picked, and what was typed after that, which is for whoever
 // reads the terminal next.
@@ -92,7 +99,7 @@ func Run(ctx context.Context, term Terminal, title string, items []Item) (picked
 	// Without an input of its own the program sends the terminal no queries, turns
 	// no keyboard protocol on, and takes no key that it was not given.
 	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(nil), tea.WithOutput(term.Out), tea.WithEnvironment(env),
-		tea.WithColorProfile(profile), tea.WithWindowSize(m.width, m.height), tea.WithoutSignalHandler())
+		tea.WithColorProfile(profile), tea.WithWindowSize(m.width, m.height), tea.WithoutSignalHandler(), tea.WithFPS(30))
 	type result struct {
 		model tea.Model
 		err   error
@@ -127,11 +134,10 @@ func Run(ctx context.Context, term Terminal, title string, items []Item) (picked
 }
 
 func (s Size) sane() Size {
-	const most = 1000 // characters either way; more is a mistake
 	if s.Width <= 0 || s.Height <= 0 {
 		return Size{defaultWidth, defaultHeight}
 	}
-	return Size{min(s.Width, most), min(s.Height, most)}
+	return Size{min(s.Width, maxWidth), min(s.Height, maxHeight)}
 }
 
 func passSizes(ctx context.Context, program *tea.Program, sizes <-chan Size) {

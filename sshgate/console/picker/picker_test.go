@@ -217,6 +217,9 @@ func TestResize(t *testing.T) {
 		_, _, err := Run(context.Background(), Terminal{In: in, Out: out, Type: "xterm", Size: Size{80, 24}, Resize: sizes}, "title", someItems())
 		done <- err
 	}()
+	if got := (Size{100000, 100000}).sane(); got != (Size{maxWidth, maxHeight}) {
+		t.Errorf("a huge terminal is drawn as %v", got)
+	}
 	for _, size := range []Size{{200, 60}, {20, 5}, {1, 1}, {0, 0}, {100000, 100000}, {80, 24}} {
 		sizes <- size
 		in.chunks <- "j"
