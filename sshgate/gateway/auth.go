@@ -61,7 +61,7 @@ type authState struct {
 	banner func(string) error // shows a text in every client, BatchMode too
 	proven string             // fingerprint of the first key that the client proved
 	proofs map[string]sshgate.Key
-	over   bool               // a sign-in has ended without success; do not offer another
+	over   bool // a sign-in has ended without success; do not offer another
 }
 
 // note keeps what is known of a key that was proven. That a FIDO token was touched is
