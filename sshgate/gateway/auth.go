@@ -61,7 +61,9 @@ type authState struct {
 	banner func(string) error // shows a text in every client, BatchMode too
 	proven string             // fingerprint of the first key that the client proved
 	proofs map[string]sshgate.Key
-	over   bool // a sign-in has ended without success; do not offer another
+	// demands are what a sign-in must be like that helps where one of before does not.
+	demands authflow.Demands
+	over    bool // a sign-in has ended without success; do not offer another
 }
 
 // note keeps what is known of a key that was proven. That a FIDO token was touched is
@@ -190,8 +192,11 @@ func (c *conn) remembered(meta gossh.ConnMetadata, fingerprint string) *grant {
 		identity: login.Identity, target: target, key: fingerprint, proof: c.auth.proofs[fingerprint],
 		credential: sshgate.Credential{Key: fingerprint, Identity: login.Identity.Key()}, until: login.ExpiresAt, since: since,
 	}
-	if c.srv.cfg.Policy().Decide(c.request(g, target, sshgate.ChannelSession)).Expired {
-		return nil // good elsewhere, but this origin wants a newer one
+	if decision := c.srv.cfg.Policy().Decide(c.request(g, target, sshgate.ChannelSession)); decision.Expired {
+		if up := decision.StepUp; up != nil {
+			c.auth.demands = authflow.Demands{MaxAge: up.MaxAge, ACRValues: up.ACRValues, Prompt: up.Prompt}
+		}
+		return nil // good elsewhere, but this origin wants a newer one, or one of another kind
 	}
 	return g
 }
@@ -329,6 +334,7 @@ func (c *conn) waitForSignIn(meta gossh.ConnMetadata, challenge gossh.KeyboardIn
 	}
 	ticket, leave, err := c.joinSignIn(authflow.Asker{
 		Connection: c.id, Address: c.addr, Client: string(meta.ClientVersion()), Key: c.auth.proven, Target: target,
+		Demands: c.auth.demands,
 	})
 	if err != nil {
 		return nil, err

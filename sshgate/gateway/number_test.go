@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,5 +102,35 @@ func TestTheTerminalIsAskedForTheNumber(t *testing.T) {
 				t.Errorf("asker %+v", asker)
 			}
 		})
+	}
+}
+
+// A remembered sign-in that is not of the kind that a rule requires leads to one that
+// the provider is asked for in that kind.
+func TestStepUpIsAskedFor(t *testing.T) {
+	var asker atomic.Pointer[authflow.Asker]
+	var b *bench
+	pending := authflow.NewPending(func(_ context.Context, a authflow.Asker) (authflow.Login, error) {
+		asker.Store(&a)
+		return instantLogin{b}, nil
+	}, 1)
+	defer pending.Close()
+	policy := allow(t, "web1", alice.Email, "deploy")
+	policy.Applications[0].Rules[0].Require = []sshgate.Selector{sshgate.ACR{"mfa"}}
+	b = newBench(t, func(cfg *Config) {
+		cfg.SignIns = pending
+		cfg.Policy = func() *sshgate.Policy { return policy }
+	})
+	key := newSigner(t)
+	b.bind(key, time.Now())
+	client, err := b.dial("deploy+web1", gossh.PublicKeys(key), gossh.KeyboardInteractive(func(_, _ string, questions []string, _ []bool) ([]string, error) {
+		return make([]string, len(questions)), nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	if a := asker.Load(); a == nil || !slices.Equal(a.Demands.ACRValues, []string{"mfa"}) {
+		t.Errorf("asked %+v", a)
 	}
 }
