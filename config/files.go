@@ -86,6 +86,14 @@ func checkFile(path string, check func(path string, info os.FileInfo) error) err
 	return check(path, info)
 }
 
+// tooLarge says that a file has more bytes than most.
+func tooLarge(path string, info os.FileInfo, most int64) error {
+	if info.Size() > most {
+		return fmt.Errorf("%s is larger than %d MiB", path, most>>20)
+	}
+	return nil
+}
+
 // secretFromFile decodes the path of a secret file and reads it. White space at
 // the end of the file does not belong to the secret.
 func secretFromFile(dst *Secret) func(cursor) {

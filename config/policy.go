@@ -23,6 +23,7 @@ func decodePolicy(dst *sshgate.Policy, tests *[]policyTest) func(cursor) {
 			"groups":           selectorGroups(&dst.Groups),
 			"administrators":   list(&dst.Administrators, selector),
 			"applications":     list(&dst.Applications, application),
+			"country_file":     countryFile(&dst.CountryOf),
 			"publish":          list(&dst.Publish, publishRule),
 			"tests":            list(tests, decodeTest),
 		}, required{"applications": "what no application allows is denied"})

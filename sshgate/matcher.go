@@ -13,6 +13,9 @@ type matcher struct {
 }
 
 func (p *Policy) matcher(req Request) *matcher {
+	if req.Country == "" && p.CountryOf != nil {
+		req.Country = p.CountryOf(req.ClientAddr)
+	}
 	return &matcher{policy: p, req: req, groups: map[PolicyGroup]truth{}, hopeless: map[PolicyGroup]bool{}}
 }
 

@@ -111,6 +111,9 @@ type Policy struct {
 	// SessionDuration holds for applications and rules that set none. Zero
 	// means DefaultSessionDuration.
 	SessionDuration time.Duration
+	// CountryOf tells where an address is, for requests that do not say, as Request has
+	// it. Nil, or an empty answer, is that nobody knows.
+	CountryOf func(netip.Addr) string
 	// Publish says who may let connectors in, and for which hostnames.
 	Publish []PublishRule
 	// Groups are lists of selectors that rules name with PolicyGroup. Each matches

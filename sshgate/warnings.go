@@ -16,6 +16,7 @@ import (
 func (p *Policy) Warnings() []PolicyProblem {
 	w := warner{validator{policy: p}}
 	w.administrators()
+	w.countries()
 	for a := range p.Applications {
 		app := &p.Applications[a]
 		for i, rule := range app.Rules {
@@ -41,6 +42,23 @@ func (p *Policy) Warnings() []PolicyProblem {
 const maxCompared = 200
 
 type warner struct{ validator }
+
+// countries warns of selectors that nobody can answer.
+func (w *warner) countries() {
+	if w.policy.CountryOf != nil {
+		return
+	}
+	for a, app := range w.policy.Applications {
+		for i, rule := range app.Rules {
+			for _, s := range slices.Concat(rule.Include, rule.Require, rule.Exclude) {
+				if _, ok := s.(Country); ok {
+					w.problem(fmt.Sprintf("applications[%d].rules[%d]", a, i), "asks for a country, and nothing tells where addresses are: set country_file")
+					break
+				}
+			}
+		}
+	}
+}
 
 // never says why the rule can not match anybody, or nothing.
 func (r Rule) never() string {

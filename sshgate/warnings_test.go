@@ -2,6 +2,7 @@ package sshgate_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,7 @@ func TestWarnings(t *testing.T) {
 	} {
 		p := &sshgate.Policy{
 			Administrators: selectors(ops),
+			CountryOf:      func(netip.Addr) string { return "" },
 			Applications:   []sshgate.Application{{Name: "a", Hosts: hosts("*"), Rules: tt.rules}},
 		}
 		if diff := cmp.Diff(tt.want, warningsOf(p)); diff != "" {
