@@ -36,7 +36,7 @@ type expected struct {
 
 // identify turns the token endpoint's success (RFC 6749 section 5.1, OpenID
 // Connect Core 1.0 section 3.1.3.3) into an identity.
-func (o *OIDC) identify(ctx context.Context, verifier *oidc.IDTokenVerifier, body []byte, want expected) (sshgate.Identity, error) {
+func (o *OIDC) identify(ctx context.Context, endpoints *endpoints, body []byte, want expected) (sshgate.Identity, error) {
 	var got struct {
 		AccessToken string `json:"access_token"`
 		IDToken     string `json:"id_token"`
@@ -50,14 +50,14 @@ func (o *OIDC) identify(ctx context.Context, verifier *oidc.IDTokenVerifier, bod
 	if len(got.IDToken) > maxIDToken {
 		return sshgate.Identity{}, fail(CodeInvalidToken, fmt.Errorf("the ID token is longer than %d bytes", maxIDToken))
 	}
-	token, err := verifier.Verify(oidc.ClientContext(ctx, o.client), got.IDToken)
+	token, err := endpoints.verifier.Verify(oidc.ClientContext(ctx, o.client), got.IDToken)
 	if ctx.Err() != nil {
 		return sshgate.Identity{}, cancelled(ctx)
 	}
 	if err != nil {
 		return sshgate.Identity{}, fail(CodeInvalidToken, fmt.Errorf("verify the ID token: %s", printable(err.Error(), maxQuote)))
 	}
-	id, err := o.identity(token, got.AccessToken, want)
+	id, err := o.identity(ctx, endpoints, token, got.AccessToken, want)
 	if err != nil {
 		if failure, ok := errors.AsType[*Failure](err); ok {
 			return sshgate.Identity{}, failure
@@ -69,7 +69,7 @@ func (o *OIDC) identify(ctx context.Context, verifier *oidc.IDTokenVerifier, bod
 
 // identity makes the checks of OpenID Connect Core 1.0 section 3.1.3.7 that
 // go-oidc leaves to its caller; it did issuer, audience, expiry and signature.
-func (o *OIDC) identity(token *oidc.IDToken, accessToken string, want expected) (sshgate.Identity, error) {
+func (o *OIDC) identity(ctx context.Context, endpoints *endpoints, token *oidc.IDToken, accessToken string, want expected) (sshgate.Identity, error) {
 	var raw json.RawMessage
 	if err := token.Claims(&raw); err != nil {
 		return sshgate.Identity{}, err
@@ -88,6 +88,11 @@ func (o *OIDC) identity(token *oidc.IDToken, accessToken string, want expected) 
 	if token.AccessTokenHash != "" {
 		if err := token.VerifyAccessToken(accessToken); err != nil {
 			return sshgate.Identity{}, fmt.Errorf("at_hash: %w", err)
+		}
+	}
+	if o.cfg.UserInfo {
+		if err := o.addUserInfo(ctx, endpoints.userInfo, accessToken, claims); err != nil {
+			return sshgate.Identity{}, err
 		}
 	}
 	id, err := identityFromClaims(claims, o.cfg.GroupsClaim)

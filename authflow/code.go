@@ -119,7 +119,7 @@ func (a *Authorization) Finish(ctx context.Context, answer url.Values) (sshgate.
 	if got.status != http.StatusOK {
 		return sshgate.Identity{}, refusal(got, "exchange the code")
 	}
-	return a.oidc.identify(ctx, a.endpoints.verifier, got.body, expected{nonce: a.nonce, maxAge: a.maxAge})
+	return a.oidc.identify(ctx, a.endpoints, got.body, expected{nonce: a.nonce, maxAge: a.maxAge})
 }
 
 // check tells whether the answer is to this request, and from this provider: one

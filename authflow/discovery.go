@@ -48,6 +48,7 @@ type endpoints struct {
 	authorize  string // empty: it has no authorization code flow
 	namesSelf  bool   // it puts iss into its answers, RFC 9207
 	token      string
+	userInfo   string // empty: it has no UserInfo endpoint
 	auth       clientAuth
 	verifier   *oidc.IDTokenVerifier
 	fetchedAt  time.Time
@@ -126,6 +127,7 @@ func (d *discovery) fetch(ctx context.Context) (*endpoints, error) {
 // section 4 and RFC 9207 section 3 that are used here.
 type metadata struct {
 	Token       string   `json:"token_endpoint"`
+	UserInfo    string   `json:"userinfo_endpoint"`
 	DeviceAuth  string   `json:"device_authorization_endpoint"`
 	Authorize   string   `json:"authorization_endpoint"`
 	NamesSelf   bool     `json:"authorization_response_iss_parameter_supported"`
@@ -139,6 +141,7 @@ func (d *discovery) endpoints(provider *oidc.Provider, meta metadata) (*endpoint
 		"token_endpoint":                meta.Token,
 		"device_authorization_endpoint": meta.DeviceAuth,
 		"authorization_endpoint":        meta.Authorize,
+		"userinfo_endpoint":             meta.UserInfo,
 		"jwks_uri":                      meta.Keys,
 	} {
 		optional := name != "jwks_uri" && (name != "token_endpoint" || d.keysOnly)
@@ -158,6 +161,7 @@ func (d *discovery) endpoints(provider *oidc.Provider, meta metadata) (*endpoint
 		authorize:  meta.Authorize,
 		namesSelf:  meta.NamesSelf,
 		token:      meta.Token,
+		userInfo:   meta.UserInfo,
 		auth:       auth,
 		verifier: provider.Verifier(&oidc.Config{
 			ClientID:             d.cfg.ClientID,

@@ -41,6 +41,9 @@ type OIDCConfig struct {
 	Scopes []string
 	// GroupsClaim names the claim that holds the groups. Default "groups".
 	GroupsClaim string
+	// UserInfo has the claims completed by those of the UserInfo endpoint, for
+	// providers whose ID tokens do not have all.
+	UserInfo bool
 	// HTTPClient reaches the provider. Default: a client of its own. A copy is
 	// used: answers over 1 MiB are cut off with an error, a missing Timeout is
 	// set to 15 s, and redirects are restricted (none after a POST, never from

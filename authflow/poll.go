@@ -48,7 +48,7 @@ func (l *DeviceLogin) Wait(ctx context.Context) (sshgate.Identity, error) {
 		trouble = nil
 		switch outcome := judge(got); outcome.kind {
 		case pollDone:
-			return l.oidc.identify(ctx, l.endpoints.verifier, got.body, expected{})
+			return l.oidc.identify(ctx, l.endpoints, got.body, expected{})
 		case pollFailed:
 			return sshgate.Identity{}, outcome.failure
 		case pollRetry:

@@ -150,6 +150,9 @@ type SignIn struct {
 	SameNetwork bool
 	// Networks count as one network together, for SameNetwork.
 	Networks []netip.Prefix
+	// UserInfo asks the provider's UserInfo endpoint for claims that the ID token
+	// lacks.
+	UserInfo bool
 	// MaxPending limits the sign-ins that wait at once. Default 1000.
 	MaxPending int
 	// MaxPendingPerAddress limits those of one address. Default 20.
@@ -420,6 +423,7 @@ func (s *SignIn) decode(c cursor) {
 		"client_secret_file": noted(&fromFile, secretFromFile(&s.ClientSecret)),
 		"client_secret_env":  noted(&fromEnv, secretFromEnv(&s.ClientSecret)),
 		"scopes":             list(&s.Scopes, scope),
+		"userinfo":           parsed(&s.UserInfo, boolean, ""),
 		"groups_claim":       parsed(&s.GroupsClaim, sshgate.ParseClaimPath, ""),
 		"flow":               parsed(&s.Flow, signInFlow, ""),
 		"confirm_code":       parsed(&s.ConfirmCode, boolean, ""),

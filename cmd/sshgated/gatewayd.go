@@ -134,6 +134,7 @@ func (g *gatewayd) wire(audited *slog.Logger) (err error) {
 		ClientSecret: g.cfg.SignIn.ClientSecret.Reveal(),
 		Scopes:       g.cfg.SignIn.Scopes,
 		GroupsClaim:  string(g.cfg.SignIn.GroupsClaim),
+		UserInfo:     g.cfg.SignIn.UserInfo,
 		Log:          g.log,
 	})
 	if err != nil {
