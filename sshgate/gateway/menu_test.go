@@ -423,7 +423,7 @@ func TestTooManyPick(t *testing.T) {
 	first.Close()
 	_ = first.Wait() // it was closed
 	for {            // until the place is free
-		s, out = shell()
+		s, _ = shell()
 		done := make(chan error, 1)
 		go func() { done <- s.Wait() }()
 		select {
