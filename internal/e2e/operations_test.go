@@ -97,7 +97,7 @@ func TestOneSignInAndOneSessionOnTheRecord(t *testing.T) {
 		t.Errorf("/healthz: %q, %v", body, err)
 	}
 	status, ready, checks, err := s.readyz()
-	if err != nil || status != http.StatusOK || !ready || len(checks) != 3 {
+	if err != nil || status != http.StatusOK || !ready || len(checks) != 4 {
 		t.Errorf("/readyz: %d, %v, %v, %v", status, ready, checks, err)
 	}
 	c := s.newClient(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -277,6 +278,39 @@ func TestNoSecretIsKept(t *testing.T) {
 	} {
 		if _, err := db.ExecContext(t.Context(), insert); err == nil {
 			t.Errorf("taken: %s", insert)
+		}
+	}
+}
+
+// BenchmarkCredentials is what a look at ten thousand sign-ins costs, and
+// BenchmarkVersion what it costs to see that there is no need for one.
+func BenchmarkCredentials(b *testing.B) {
+	s, err := store.OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "state.db"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for i := range 10_000 {
+		if err := s.BindKey(b.Context(), login(fmt.Sprintf("SHA256:%043d", i))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if good, err := s.Credentials(b.Context()); err != nil || len(good) != 10_000 {
+			b.Fatal(len(good), err)
+		}
+	}
+}
+
+func BenchmarkVersion(b *testing.B) {
+	s, err := store.OpenSQLite(b.Context(), filepath.Join(b.TempDir(), "state.db"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for b.Loop() {
+		if _, err := s.Version(b.Context()); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
