@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sshgate/sshgate/config"
+	"github.com/sshgate/sshgate/internal/condition"
 )
 
 // What a hostile file costs is bounded, and it is told why.
@@ -24,9 +25,18 @@ func TestBounds(t *testing.T) {
 	nested := func(open, end string, n int) string {
 		return "ssh: " + strings.Repeat(open, n) + strings.Repeat(end, n)
 	}
+	var rules, groups strings.Builder
+	rules.WriteString("policy:\n  applications:\n    - name: x\n      hosts: a\n      rules:\n        - &r {name: y, action: allow, include: &e [{everyone: true}], require: *e, logins: a}\n" + strings.Repeat("        - *r\n", 10_000))
+	rules.WriteString("  tests:\n    - &t {name: x, who: {}, origin: a, expect: allow}\n" + strings.Repeat("    - *t\n", 1000))
+	groups.WriteString("policy:\n  applications: []\n  groups:\n")
+	for i := range 20_000 {
+		fmt.Fprintf(&groups, "    g%d: {policy_group: g%d}\n", i, i+1)
+	}
 	tests := []struct {
 		name, in, want string
 	}{
+		{"many rules", rules.String(), "names must differ"},
+		{"many groups", groups.String(), "policy.groups: has 20000 groups; expected at most 1000"},
 		{"aliases", aliases.String(), "the file has more than 100000 values once its aliases are followed"},
 		{"merges", merges.String(), "the file has more than 100000 values once its aliases are followed"},
 		{"an alias of itself", "policy: {applications: &a [{name: x, hosts: *a, rules: *a}]}", "policy.applications[0].hosts[0]: is a mapping; expected a single value"},
@@ -69,17 +79,24 @@ func fuzzDir(f *testing.F) string {
 func FuzzParseGateway(f *testing.F) {
 	f.Add([]byte(config.ExampleGateway))
 	f.Add([]byte(smallestGateway))
+	f.Add([]byte(testedPolicy + "    - {name: a, who: {groups: ops, claims: {acr: phr}}, origin: web1, expect: allow, rule: ops}\n"))
+	f.Add([]byte(modelHead + "  groups: {a: [{policy_group: b}], b: [{policy_group: a}]}\n  applications: [{name: a, hosts: a, rules: [{name: r, action: deny, include: [{policy_group: a}], when: 'x'}]}]\n"))
 	f.Add([]byte("a: &a {<<: [*a, *a]}\nssh: *a\nhostname: *b\n"))
 	f.Add([]byte("ssh: [::1]:22\n---\n\xff"))
 	f.Add([]byte("policy: {applications: {name: x, hosts: '*', rules: {name: y, action: allow, include: {everyone: true}, logins: '*'}}}"))
 	file := filepath.Join(fuzzDir(f), "gateway.yaml")
 	f.Fuzz(func(t *testing.T, data []byte) {
-		g, err := config.ParseGateway(data, file, func(string) string { return "x" })
+		g, err := config.Reader{Env: func(string) string { return "x" }, Condition: condition.Compile}.ParseGateway(data, file)
 		if checkError(t, g == nil, err, file) {
 			return
 		}
 		if err := g.Policy().Validate(); err != nil {
 			t.Fatalf("a policy that loads is not valid: %v", err)
+		}
+		for _, w := range g.Warnings() {
+			if w.File != file || w.Line < 1 || w.Column < 1 || w.Field == "" || w.Text == "" {
+				t.Fatalf("a warning without a place: %+v", w)
+			}
 		}
 		if g.Hostname == "" || g.DataDir == "" || g.SignIn.Issuer == "" || g.SSH.Advertise == "" {
 			t.Fatalf("a configuration that loads lacks what is required: %+v", g)

@@ -318,6 +318,9 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if warnings := gateway.Warnings(); len(warnings) > 0 || gateway.PolicyTests() == 0 {
+		t.Errorf("warnings %v, %d tests", warnings, gateway.PolicyTests())
+	}
 	if got := gateway.SignIn.ClientSecret.Reveal(); got != "s3cret" {
 		t.Errorf("the client secret is %q", got)
 	}

@@ -29,6 +29,8 @@ type policyTest struct {
 // testTime is when tests are asked that say nothing else: a Monday at noon.
 var testTime = time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
 
+const maxTests = 2000
+
 // The answers that a test can expect.
 const (
 	expectAllow   = "allow"
@@ -211,22 +213,25 @@ func (g *Gateway) runTests(c cursor) {
 	if c.doc.reported("policy") || c.doc.reported("workloads") {
 		return // what failed may be the consequence
 	}
+	if len(g.tests) > maxTests {
+		c.doc.problemAt("policy.tests", fmt.Sprintf("has %d tests; at most %d are run", len(g.tests), maxTests))
+		return
+	}
 	for i, test := range g.tests {
 		r := test.request
 		if r.Identity.Issuer == "" {
 			r.Identity.Issuer = g.SignIn.Issuer
 		}
 		r.Identity.SignedInAt = r.Time.Add(-test.ago)
-		if text := test.failure(g.policy.Explain(r)); text != "" {
+		if wrong := test.wrong(g.policy.Decide(r)); len(wrong) > 0 {
+			text := test.failure(wrong, g.policy.Explain(r))
 			c.doc.problemAt(fmt.Sprintf("policy.tests[%d].name", i), fmt.Sprintf("the test %s fails: %s", quote(test.name), text))
 		}
 	}
 }
 
-// failure says how the answer is not the expected one, or nothing.
-func (test policyTest) failure(e sshgate.Explanation) string {
-	d := e.Decision
-	var wrong []string
+// wrong says how the decision is not the expected one.
+func (test policyTest) wrong(d sshgate.Decision) (wrong []string) {
 	differs := func(what, want, got string) {
 		if want != "" && want != got {
 			wrong = append(wrong, fmt.Sprintf("expected %s%s, got %s", what, want, got))
@@ -238,9 +243,12 @@ func (test policyTest) failure(e sshgate.Explanation) string {
 	if test.files != nil {
 		differs("files ", ways(*test.files), ways(d.Files))
 	}
-	if len(wrong) == 0 {
-		return ""
-	}
+	return wrong
+}
+
+// failure says what went wrong, and why.
+func (test policyTest) failure(wrong []string, e sshgate.Explanation) string {
+	d := e.Decision
 	text := strings.Join(wrong, "; ") + ": " + d.Reason
 	for _, rule := range e.Rules {
 		if test.rule != "" && rule.Name == test.rule && test.rule != d.Rule {

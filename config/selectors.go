@@ -156,6 +156,8 @@ func policyGroupSelector(c cursor) sshgate.Selector {
 	return sshgate.PolicyGroup(name)
 }
 
+const maxGroups = 1000
+
 var groupNamePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // selectorGroups decodes the policy's groups, whose names the file makes up.
@@ -165,8 +167,13 @@ func selectorGroups(dst *map[string][]sshgate.Selector) func(cursor) {
 			c.problem("is %s; expected names, each with a list of selectors", kindName(c.node))
 			return
 		}
+		entries := c.entries(0)
+		if len(entries) > maxGroups {
+			c.problem("has %d groups; expected at most %d", len(entries), maxGroups)
+			return
+		}
 		groups := map[string][]sshgate.Selector{}
-		for _, e := range c.entries(0) {
+		for _, e := range entries {
 			name := e.key.Value
 			if !groupNamePattern.MatchString(name) {
 				c.doc.report(e.key.Line, e.key.Column, c.path, fmt.Sprintf("%s is no name for a group; use letters, digits, - and _", quote(name)))

@@ -24,7 +24,9 @@ func (p *Policy) Warnings() []PolicyProblem {
 				w.problem(path, "can never match: %s", text)
 				continue
 			}
-			w.useless(path, app, i)
+			if len(app.Rules) <= maxCompared {
+				w.useless(path, app, i)
+			}
 			w.limits(path, rule)
 			if !rule.allows() && w.meetsAll(rule, p.Administrators) {
 				w.problem(path, "denies every administrator; say whom it spares with exclude")
@@ -34,6 +36,9 @@ func (p *Policy) Warnings() []PolicyProblem {
 	w.unused()
 	return w.problems
 }
+
+// maxCompared is how many rules of an application are compared with each other.
+const maxCompared = 200
 
 type warner struct{ validator }
 
