@@ -326,10 +326,13 @@ func TestEnrolByTokenAndIntruders(t *testing.T) {
 	if r := join("two", ""); r.code != 4 || !strings.Contains(r.stderr, "the join token is unknown, used up, expired or revoked") {
 		t.Fatalf("the token a second time: %+v", r)
 	}
-	replayed := s.events(t, "enrolment")
-	if last := replayed[len(replayed)-1]; last["allowed"] == true || !strings.Contains(fmt.Sprint(last["detail"]), "join token jt-") {
-		t.Errorf("the replay is not on record: %v", last)
-	}
+	eventually(t, "the replay is on record", 10*time.Second, func() error {
+		events := s.events(t, "enrolment")
+		if last := events[len(events)-1]; last["allowed"] == true || !strings.Contains(fmt.Sprint(last["detail"]), "join token jt-") {
+			return fmt.Errorf("the last is %v", last)
+		}
+		return nil
+	})
 
 	rogue := filepath.Join(c.home, "one/connector.yaml")
 	write(t, rogue, readFile(t, rogue)+fmt.Sprintf("  - name: bank\n    url: ssh://127.0.0.1:%d\n", s.sshd.port))
