@@ -190,6 +190,9 @@ func (r *Register) Run(ctx context.Context) {
 	defer end.Stop()
 	minute := time.NewTicker(policyEvery)
 	defer minute.Stop()
+	retry := time.NewTimer(retryAfter)
+	retry.Stop()
+	defer retry.Stop()
 	for {
 		end.Reset(r.untilFirstEnd())
 		select {
@@ -198,11 +201,12 @@ func (r *Register) Run(ctx context.Context) {
 		case <-minute.C:
 			r.policy.Store(true)
 			r.pass(ctx)
+		case <-retry.C:
+			r.StateChanged()
 		case <-r.kick:
 			if !r.pass(ctx) {
 				// Nobody is ended for what cannot be looked up.
-				retry := time.AfterFunc(retryAfter, r.StateChanged)
-				defer retry.Stop()
+				retry.Reset(retryAfter)
 			}
 		case <-r.wake:
 		case <-end.C:
