@@ -76,7 +76,7 @@ func (p PathPattern) Match(name string) bool {
 	if p == "**" {
 		return name != ""
 	}
-	if name == "" || name != path.Clean(name) || strings.HasPrefix(name, "..") || strings.ContainsAny(name, "\x00\n") {
+	if name == "" || name == "." || name != path.Clean(name) || strings.HasPrefix(name, "..") || strings.ContainsAny(name, "\x00\n") {
 		return false
 	}
 	if strings.HasPrefix(string(p), "/") != strings.HasPrefix(name, "/") {
